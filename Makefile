@@ -1,0 +1,53 @@
+# The loop of a change: `make check` while working, `make test` before a commit that matters.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := check
+.PHONY: check test lint types arrows unit format lock image clean
+
+# The virtual environment, exactly as locked, with the project itself installed in place.
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+## ruff, mypy --strict, import-linter and the fast tests
+check: lint types arrows unit
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+arrows: $(VENV)/.ready
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/unit -q $(PYTEST_ARGS)
+
+## every test that this machine can run: real processes, real Ray, and Docker where there is one
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## pins with hashes for every platform; needs uv
+lock:
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --quiet pyproject.toml --extra dev --constraint requirements.lock \
+		--output-file requirements-dev.lock
+
+image:
+	docker compose build
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,439 @@
+"""The one definition of the wire: what the HTTP API takes and gives, shared by handlers, clients and the TUI.
+
+Names are fixed by the API contract. Times are ISO 8601 strings in UTC on the wire.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Scalar = str | int | float | bool | None
+Task = Literal["binary", "multiclass", "regression", "multilabel"]
+ColumnType = Literal["integer", "number", "boolean", "category", "text", "datetime"]
+
+
+class Problem(msgspec.Struct, kw_only=True):
+    """The body of every answer with a status of 400 or more."""
+
+    error: str
+    code: str
+    details: dict[str, Any] = {}
+
+
+# ---------------------------------------------------------------- cluster
+class Blobs(msgspec.Struct, kw_only=True):
+    held: int = 0
+    owed: int = 0
+
+
+class ModelLoad(msgspec.Struct, kw_only=True):
+    """One model version on one node, or merged over nodes. Latencies in milliseconds, rate in requests per
+    second over the last 10 s; counts since the node's start."""
+
+    model: str
+    version: int
+    requests: int = 0
+    errors: int = 0
+    rows: int = 0
+    rate: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+class Node(msgspec.Struct, kw_only=True):
+    id: str
+    name: str
+    address: str
+    api_port: int
+    role: Literal["voter", "learner", "joining"]
+    state: Literal["alive", "suspect", "dead", "draining"]
+    leader: bool
+    ray_head: bool
+    version: str
+    started_at: str | None = None
+    last_seen: str | None = None
+    cpu_percent: float | None = None
+    """Of the whole machine or container, 0 to 100."""
+    memory_bytes: int | None = None
+    """Proportional set size of all the node's processes."""
+    memory_total_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    blobs: Blobs = msgspec.field(default_factory=Blobs)
+    load: list[float] = []
+    requests_per_second: float = 0.0
+
+
+class Ray(msgspec.Struct, kw_only=True):
+    epoch: int
+    state: Literal["starting", "up", "down"]
+    head: str | None
+    address: str | None
+    nodes: list[str] = []
+    cpus: float = 0.0
+    cpus_used: float = 0.0
+    mode: Literal["ray", "inline"] = "ray"
+
+
+class Alarm(msgspec.Struct, kw_only=True):
+    code: str
+    since: str
+    message: str
+
+
+class Cluster(msgspec.Struct, kw_only=True):
+    cluster_id: str
+    name: str
+    leader: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    quorum: bool
+    voters: list[str]
+    learners: list[str]
+    ray: Ray
+    nodes: list[Node]
+    alarms: list[Alarm] = []
+    formation: str = ""
+    """How the cluster was formed: `volume`, `expect`, `development`, or `joined`."""
+
+
+class EventRecord(msgspec.Struct, kw_only=True):
+    index: int
+    at: str
+    kind: str
+    subject: str
+    detail: dict[str, Any] = {}
+
+
+class AuditRecord(msgspec.Struct, kw_only=True):
+    index: int
+    at: str
+    actor: str
+    call: str
+    object: str
+    outcome: str
+
+
+class Stats(msgspec.Struct, kw_only=True):
+    models: list[ModelLoad]
+    nodes: list[Node]
+
+
+# ---------------------------------------------------------------- datasets
+class Column(msgspec.Struct, kw_only=True, omit_defaults=True):
+    name: str
+    type: ColumnType
+    nullable: bool
+    missing: int
+    distinct: int
+    categories: list[Scalar] | None = None
+    """For `category` and `boolean` columns, at most 1,000, sorted."""
+    min: float | str | None = None
+    max: float | str | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+class DatasetDetail(msgspec.Struct, kw_only=True):
+    """What the replicated state keeps of a dataset version beyond its key figures."""
+
+    columns: list[Column]
+    weight: str | None = None
+    group: str | None = None
+    dropped_rows: int = 0
+    """Rows without a target value, left out at upload."""
+    dropped_columns: list[str] = []
+    source_format: str = "csv"
+    smallest_class: int | None = None
+    """Rows of the rarest target value; None for regression. Folds are reduced to it."""
+
+
+class Dataset(msgspec.Struct, kw_only=True):
+    name: str
+    version: int
+    digest: str
+    rows: int
+    bytes: int
+    parts: int
+    target: str
+    task: Task
+    columns: list[Column]
+    created_at: str
+    created_by: str
+    holders: dict[str, list[str]]
+    dropped_rows: int = 0
+    weight: str | None = None
+    group: str | None = None
+    versions: list[int] = []
+
+
+# ---------------------------------------------------------------- jobs
+class DatasetRef(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    version: int | None = None
+    target: str | None = None
+    drop: list[str] = []
+
+
+class CandidateSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    estimator: str
+    params: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+    preprocess: dict[str, Any] = {}
+
+
+class SearchSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    method: Literal["none", "grid", "random", "halving", "tpe"] = "none"
+    trials: int = 20
+
+
+class CvSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    folds: int = 5
+    repeats: int = 1
+    holdout: float = 0.2
+
+
+class LimitSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    fit_seconds: float = 300.0
+    job_seconds: float = 3600.0
+    fit_memory_mb: int = 2048
+
+
+class PublishSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    model: str = "{dataset}"
+    alias: str = "production"
+    when: Literal["better", "always", "never"] = "better"
+
+
+class JobSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    datasets: list[str | DatasetRef]
+    name: str = ""
+    order: Literal["parallel", "sequential"] = "parallel"
+    models: Literal["default", "all"] | list[str | CandidateSpec] = "default"
+    search: SearchSpec = msgspec.field(default_factory=SearchSpec)
+    metric: str = "auto"
+    cv: CvSpec = msgspec.field(default_factory=CvSpec)
+    limits: LimitSpec = msgspec.field(default_factory=LimitSpec)
+    seed: int = 0
+    publish: PublishSpec = msgspec.field(default_factory=PublishSpec)
+
+
+class UnitDetail(msgspec.Struct, kw_only=True):
+    """Settings of one dataset of a job, resolved when it was submitted."""
+
+    drop: list[str] = []
+    folds: int
+    repeats: int
+    holdout: float
+    seed: int
+    publish_model: str
+    publish_alias: str
+    publish_when: Literal["better", "always", "never"]
+    weight: str | None = None
+    group: str | None = None
+    notes: list[str] = []
+    """E.g. "folds reduced from 5 to 3: the rarest class has 3 rows"."""
+
+
+class FinalResult(msgspec.Struct, kw_only=True):
+    """Outcome of the refit of a candidate on all training rows."""
+
+    holdout: dict[str, float] = {}
+    model_bytes: int = 0
+    fit_seconds: float = 0.0
+    model: str | None = None
+    version: int | None = None
+    error: str | None = None
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    trials_total: int
+    trials_done: int
+    trials_failed: int
+    trials_running: int
+    fraction: float
+    eta_seconds: float | None = None
+
+
+class UnitProgress(msgspec.Struct, kw_only=True):
+    dataset: str
+    version: int
+    target: str
+    task: Task
+    metric: str
+    state: Literal["queued", "running", "done", "failed"]
+    progress: Progress
+    best: str | None = None
+    best_estimator: str | None = None
+    best_score: float | None = None
+    model: str | None = None
+    model_version: int | None = None
+    error: str | None = None
+    notes: list[str] = []
+
+
+class Job(msgspec.Struct, kw_only=True):
+    id: str
+    name: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    spec: JobSpec
+    progress: Progress
+    per_dataset: list[UnitProgress]
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    epochs: list[int]
+    resumed: int
+    created_by: str = ""
+    error: str | None = None
+
+
+class LeaderboardRow(msgspec.Struct, kw_only=True):
+    rank: int | None
+    candidate: str
+    dataset: str
+    estimator: str
+    params: dict[str, Any]
+    state: Literal["ok", "failed", "skipped", "running", "pending"]
+    metric: str
+    cv_mean: float | None = None
+    cv_std: float | None = None
+    folds: list[float] = []
+    holdout: dict[str, float] = {}
+    fit_seconds: float | None = None
+    predict_us_per_row: float | None = None
+    model_bytes: int | None = None
+    pareto: bool = False
+    reason: str | None = None
+    model: str | None = None
+    version: int | None = None
+
+
+class Leaderboard(msgspec.Struct, kw_only=True):
+    job: str
+    rows: list[LeaderboardRow]
+
+
+# ---------------------------------------------------------------- models
+class InputField(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One input column. `categories` only for required booleans and for information elsewhere: an unseen
+    category of a `category` column is accepted."""
+
+    name: str
+    type: ColumnType
+    required: bool
+    categories: list[Scalar] | None = None
+
+
+class OutputField(msgspec.Struct, kw_only=True, omit_defaults=True):
+    name: str
+    """`predict`, `predict_proba` or `decision_function`."""
+    type: ColumnType
+    classes: list[Scalar] | None = None
+
+
+class Signature(msgspec.Struct, kw_only=True):
+    inputs: list[InputField]
+    outputs: list[OutputField]
+
+
+class DatasetVersionRef(msgspec.Struct, kw_only=True):
+    name: str
+    version: int
+    digest: str
+
+
+class VersionDetail(msgspec.Struct, kw_only=True):
+    """What the replicated state keeps of a model version beyond its key figures."""
+
+    params: dict[str, Any]
+    signature: Signature
+    metrics: dict[str, float]
+    dataset: DatasetVersionRef
+    libraries: dict[str, str]
+    engine_reason: str = ""
+
+
+class ModelVersion(msgspec.Struct, kw_only=True):
+    model: str
+    version: int
+    digest: str
+    task: Task
+    estimator: str
+    params: dict[str, Any]
+    signature: Signature
+    metrics: dict[str, float]
+    dataset: DatasetVersionRef
+    job: str
+    candidate: str
+    engine: Literal["onnx", "sklearn"]
+    engine_reason: str
+    libraries: dict[str, str]
+    bytes: int
+    created_at: str
+    holders: list[str]
+    aliases: list[str]
+
+
+class Model(msgspec.Struct, kw_only=True):
+    name: str
+    latest: int
+    versions: list[int]
+    aliases: dict[str, int]
+    task: Task
+    estimator: str
+    metrics: dict[str, float]
+
+
+class AliasRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    version: int
+    comment: str = ""
+    expected: int | None = None
+
+
+class AliasMoved(msgspec.Struct, kw_only=True):
+    """The answer to a move or rollback of an alias. Version 0 stands for "none"."""
+
+    alias: str
+    version: int
+    previous: int
+
+
+class AliasChange(msgspec.Struct, kw_only=True):
+    alias: str
+    version: int
+    previous: int
+    at: str
+    by: str
+    comment: str
+    metrics: dict[str, float] = {}
+
+
+class TransferRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    to: str | None = None
+
+
+class TokenRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    role: Literal["viewer", "predictor", "operator", "admin"]
+
+
+class TokenRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`token` (the secret text) is given once, in the answer to its creation."""
+
+    id: str
+    name: str
+    role: str
+    created_at: str
+    token: str | None = None
+
+
+class PredictResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    predictions: list[Any]
+    model: str
+    version: int
+    engine: str
+    probabilities: list[dict[str, float]] | None = None
