@@ -1,0 +1,1 @@
+"""The replicated log and the pure state machine that it drives."""

@@ -1,0 +1,107 @@
+"""Rules of the cluster's name and of who belongs to it."""
+
+from msgspec.structs import replace
+
+from consensus import blobs
+from consensus.messages import JoinMember, NameCluster, RemoveMember, SetMemberStatus
+from consensus.rules import (
+    Change,
+    Stamp,
+    check_count,
+    check_name,
+    check_node_id,
+    check_text,
+    event,
+    refuse,
+)
+from consensus.state import ClusterState, Member, MemberStatus, NodeId
+
+_MAX_ADDRESSES = 16
+
+
+def name_cluster(state: ClusterState, command: NameCluster, stamp: Stamp) -> Change:
+    check_name("cluster id", command.cluster_id)
+    check_name("cluster name", command.name)
+    if state.cluster_id:
+        if (state.cluster_id, state.name) == (command.cluster_id, command.name):
+            return Change(state)
+        refuse("conflict", f"the cluster already has the id {state.cluster_id} and the name {state.name!r}")
+    after = replace(state, cluster_id=command.cluster_id, name=command.name)
+    return Change(after, (event(stamp, "cluster.named", command.name, cluster_id=command.cluster_id),))
+
+
+def join_member(state: ClusterState, command: JoinMember, stamp: Stamp) -> Change:
+    _check_member(command.member)
+    present = state.members.get(command.member.id)
+    if command.member.id in state.revoked:
+        refuse("revoked", f"node {command.member.id} was removed for good: give it a new identity")
+    member = _merged(present, command.member, stamp.at)
+    if member == present:
+        return Change(state)
+    return Change(
+        replace(state, members=state.members.set(member.id, member)),
+        (event(stamp, _join_kind(present, member), member.id, name=member.name, status=member.status),),
+    )
+
+
+def _merged(present: Member | None, told: Member, at: float) -> Member:
+    """A member keeps when it joined, and keeps draining; one that was away is back."""
+    if present is None:
+        return replace(told, joined_at=at, status=MemberStatus.ACTIVE)
+    status = MemberStatus.ACTIVE if present.status is MemberStatus.AWAY else present.status
+    return replace(told, joined_at=present.joined_at, status=status)
+
+
+def _join_kind(present: Member | None, member: Member) -> str:
+    if present is None:
+        return "member.joined"
+    return "member.updated" if present.status is member.status else "member.status"
+
+
+def _check_member(member: Member) -> None:
+    check_node_id(member.id)
+    check_name("node name", member.name)
+    check_count("number of addresses", len(member.addresses), 0, _MAX_ADDRESSES)
+    for address in member.addresses:
+        check_text("address", address, most=255)
+    for what, port in (("peer", member.peer_port), ("Raft", member.raft_port), ("API", member.api_port)):
+        check_count(f"{what} port", port, 0, 65535)
+    check_count("cpus", member.cpus, 0, 100_000)
+    check_text("version", member.version, empty=True, most=64)
+
+
+def set_member_status(state: ClusterState, command: SetMemberStatus, stamp: Stamp) -> Change:
+    """A member that is away stays recorded as a holder: it still has the bytes."""
+    member = known_member(state, command.node)
+    if member.status is command.status:
+        return Change(state)
+    changed = replace(member, status=command.status)
+    return Change(
+        replace(state, members=state.members.set(member.id, changed)),
+        (event(stamp, "member.status", member.id, name=member.name, status=command.status),),
+    )
+
+
+def remove_member(state: ClusterState, command: RemoveMember, stamp: Stamp) -> Change:
+    if command.node in state.revoked:
+        return Change(state)
+    member = known_member(state, command.node)
+    if len(state.members) == 1:
+        refuse("conflict", f"{member.name} is the last member: a cluster cannot be left empty")
+    after = replace(
+        state,
+        members=state.members.delete(member.id),
+        revoked=state.revoked.set(member.id, stamp.at),
+        blobs=blobs.without_holder(state.blobs, member.id),
+    )
+    return Change(after, (event(stamp, "member.removed", member.id, name=member.name),))
+
+
+def known_member(state: ClusterState, node: NodeId) -> Member:
+    member = state.members.get(node)
+    if member is None:
+        if node in state.revoked:
+            refuse("revoked", f"node {node} was removed for good")
+        check_node_id(node)
+        refuse("not_found", f"no member has the id {node}")
+    return member

@@ -1,0 +1,142 @@
+"""How far a job is and how its candidates stand: the figures that the API, the trainer and the scheduler share.
+What a metric means, and whether more of it is better, is the caller's knowledge."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from consensus.state import Candidate, CandidateId, CandidateState, Job, Json
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Counts of folds. `failed` and `skipped` are those that will never run because their candidate failed or was
+    skipped; `running` those in flight in the current epoch. Seconds are of fitting; `mean_fold_seconds` is 0
+    before the first fold."""
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    running: int = 0
+    mean_fold_seconds: float = 0.0
+
+    @property
+    def remaining(self) -> int:
+        return self.total - self.done - self.failed - self.skipped
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1: the share that needs no more work."""
+        return 1.0 if self.total == 0 else 1.0 - self.remaining / self.total
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A candidate's row: `rank` from 1 for those that are ok, None for the rest. `scores` in the order of the
+    folds; mean and standard deviation (of the population, as NumPy's) are None without a score."""
+
+    candidate: Candidate
+    rank: int | None
+    scores: tuple[float, ...]
+    mean: float | None
+    std: float | None
+    fit_seconds: float | None
+    predict_us_per_row: float | None
+
+
+def candidates_of(job: Job, unit: int | None = None) -> tuple[Candidate, ...]:
+    """Candidates of a unit, or of the whole job, in the order in which they were submitted (`0.2` before `0.10`)."""
+    chosen = (candidate for candidate in job.candidates.values() if unit is None or candidate.unit == unit)
+    return tuple(sorted(chosen, key=lambda candidate: natural(candidate.id)))
+
+
+def natural(name: CandidateId) -> tuple[tuple[int, int, str], ...]:
+    """A sort key under which numbers between dots count as numbers."""
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split("."))
+
+
+def job_progress(job: Job, epoch: int, unit: int | None = None) -> Progress:
+    """Counts over the job, or over one unit of it; `epoch` is the current one."""
+    total = done = failed = skipped = running = 0
+    seconds: list[float] = []
+    for candidate in job.candidates.values():
+        if unit is not None and candidate.unit != unit:
+            continue
+        missing = candidate.folds_total - len(candidate.folds)
+        total += candidate.folds_total
+        done += len(candidate.folds)
+        failed += missing if candidate.state is CandidateState.FAILED else 0
+        skipped += missing if candidate.state is CandidateState.SKIPPED else 0
+        running += sum(1 for started in candidate.running.values() if started == epoch)
+        seconds.extend(result.fit_seconds for result in candidate.folds.values())
+    return Progress(total, done, failed, skipped, running, _mean(seconds) or 0.0)
+
+
+def fold_scores(candidate: Candidate, metric: str) -> tuple[float, ...]:
+    """Values of a metric in the order of the folds; folds without a finite value are left out."""
+    values = (_scores(candidate.folds[fold].scores).get(metric) for fold in sorted(candidate.folds))
+    return tuple(value for value in values if value is not None and math.isfinite(value))
+
+
+def standings(candidates: Iterable[Candidate], metric: str, *, greater_is_better: bool) -> tuple[Standing, ...]:
+    """Best first: the ok ones by their mean score (equal ones by the smaller deviation, then in submitted order;
+    those without a score last), then pending, failed, skipped. The order never depends on that of a map."""
+    rows = [_standing(candidate, metric) for candidate in candidates]
+    sign = -1.0 if greater_is_better else 1.0
+    rows.sort(key=lambda row: _place(row, sign))
+    return tuple(
+        msgspec.structs.replace(row, rank=place) if row.candidate.state is CandidateState.OK else row
+        for place, row in enumerate(rows, 1)
+    )
+
+
+_ORDER: Mapping[CandidateState, int] = {
+    CandidateState.OK: 0,
+    CandidateState.PENDING: 1,
+    CandidateState.FAILED: 2,
+    CandidateState.SKIPPED: 3,
+}
+
+
+def _place(row: Standing, sign: float) -> tuple[int, float, float, tuple[tuple[int, int, str], ...]]:
+    mean = math.inf if row.mean is None else sign * row.mean
+    std = math.inf if row.std is None else row.std
+    return _ORDER[row.candidate.state], mean, std, natural(row.candidate.id)
+
+
+def _standing(candidate: Candidate, metric: str) -> Standing:
+    scores = fold_scores(candidate, metric)
+    mean = _mean(scores)
+    # hypot scales: the squares of an exploded regression's errors would overflow.
+    std = None if mean is None else math.hypot(*(score - mean for score in scores)) / math.sqrt(len(scores))
+    folds = candidate.folds.values()
+    return Standing(
+        candidate=candidate,
+        rank=None,
+        scores=scores,
+        mean=mean,
+        std=std,
+        fit_seconds=_mean([result.fit_seconds for result in folds]),
+        predict_us_per_row=_mean([result.predict_us_per_row for result in folds]),
+    )
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    """Exact whatever the order: replicas iterate over maps in different orders."""
+    found = tuple(values)
+    if not found:
+        return None
+    try:
+        return math.fsum(found) / len(found)
+    except OverflowError:
+        return math.fsum(value / len(found) for value in found)
+
+
+def _scores(scores: Json) -> dict[str, float | None]:
+    try:
+        return _OBJECT.decode(scores)
+    except msgspec.MsgspecError:
+        return {}
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, float | None])

@@ -1,0 +1,70 @@
+"""The cluster's state as the log's state machine: decodes entries, applies the rules, keeps what readers must hear."""
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from consensus.codec import CodecError, decode_entry, decode_state, encode_state
+from consensus.disk import Corrupt
+from consensus.machine import apply
+from consensus.messages import Entry, Event
+from consensus.state import ClusterState
+
+log = logging.getLogger(__name__)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What was applied since the last look. After a snapshot `restored` is set and the entries start behind it."""
+
+    state: ClusterState
+    entries: tuple[tuple[int, Entry], ...]
+    events: tuple[Event, ...]
+    restored: bool
+
+
+class Replica:
+    """Belongs to the log's thread; the states that it hands out are values."""
+
+    def __init__(self, initial: ClusterState) -> None:
+        self.state = initial
+        self._entries: list[tuple[int, Entry]] = []
+        self._events: list[Event] = []
+        self._restored = False
+
+    def apply(self, index: int, command: bytes) -> None:
+        try:
+            entry = decode_entry(command)
+        except CodecError as error:
+            # Every replica of this release decides alike: the entry changes nothing.
+            log.error("log.undecodable_entry index=%d error=%s", index, error)  # noqa: TRY400  # no traceback needed
+            self.state = msgspec.structs.replace(self.state, index=index)
+            return
+        applied = apply(self.state, index, entry)
+        self.state = applied.state
+        self._entries.append((index, entry))
+        self._events.extend(applied.events)
+
+    def freeze(self) -> Callable[[], bytes]:
+        state = self.state
+        return lambda: encode_state(state)
+
+    def decode(self, state: bytes) -> Callable[[int], None]:
+        try:
+            decoded = decode_state(state)
+        except CodecError as error:
+            raise Corrupt(f"snapshot: {error}") from error
+
+        def restore(index: int) -> None:
+            self.state = msgspec.structs.replace(decoded, index=index)
+            self._entries, self._events, self._restored = [], [], True
+
+        return restore
+
+    def take(self) -> Progress | None:
+        """What is new, None if nothing is."""
+        if not self._entries and not self._restored:
+            return None
+        progress = Progress(self.state, tuple(self._entries), tuple(self._events), self._restored)
+        self._entries, self._events, self._restored = [], [], False
+        return progress

@@ -1,0 +1,262 @@
+"""Ids and the frozen structs that make up `ClusterState`: what every node knows. No behaviour lives here.
+
+Mappings are persistent (`immutables.Map`), so a state is a value: `apply` shares all that it does not change,
+and a reader in another thread keeps a consistent snapshot without a lock. What the rules never look into
+(specs, columns, signatures, metrics) is kept as the bytes of its JSON (`parvada.schema` defines them).
+"""
+
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+from immutables import Map
+
+NodeId = NewType("NodeId", str)
+"""32 hexadecimal digits: the hash of the node's own long-lived public key."""
+Digest = NewType("Digest", str)
+"""64 hexadecimal digits: SHA-256 of a blob's bytes."""
+JobId = NewType("JobId", str)
+CandidateId = NewType("CandidateId", str)
+"""Unique within its job: `{unit}.{number}`."""
+CommandId = NewType("CommandId", str)
+Json = NewType("Json", bytes)
+"""UTF-8 JSON of a struct of `parvada.schema`, opaque to the rules."""
+
+
+class MemberStatus(StrEnum):
+    """Whether a member takes part in placement and training."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    AWAY = "away"
+    """Stopped, or unseen for so long that its share of blobs has moved."""
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class CandidateState(StrEnum):
+    PENDING = "pending"
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Role(StrEnum):
+    """What a token may do; each role includes those before it."""
+
+    VIEWER = "viewer"
+    PREDICTOR = "predictor"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A node that belongs to the cluster, and where its peers reach it."""
+
+    id: NodeId
+    name: str
+    addresses: tuple[str, ...]
+    peer_port: int
+    raft_port: int
+    api_port: int
+    cpus: int
+    version: str
+    joined_at: float
+    status: MemberStatus = MemberStatus.ACTIVE
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """The fencing token of everything that Ray does. `address` is empty until the head has announced itself."""
+
+    number: int = 0
+    head: NodeId = NodeId("")
+    address: str = ""
+    begun_at: float = 0.0
+
+
+class Blob(msgspec.Struct, frozen=True):
+    bytes: int
+    holders: tuple[NodeId, ...]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One Parquet file of a dataset version."""
+
+    digest: Digest
+    rows: int
+    bytes: int
+
+
+class DatasetVersion(msgspec.Struct, frozen=True):
+    name: str
+    version: int
+    digest: str
+    rows: int
+    bytes: int
+    parts: tuple[Part, ...]
+    target: str
+    task: str
+    detail: Json
+    """`schema.DatasetDetail`: columns, weight, group, dropped rows."""
+    created_at: float
+    created_by: str
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    name: str
+    versions: Map[int, DatasetVersion] = Map()
+    latest: int = 0
+    """Number of the newest version that was ever made; numbers are not used again."""
+
+
+class FoldResult(msgspec.Struct, frozen=True):
+    """One finished fold. `scores` is a JSON object of metric name to value."""
+
+    fold: int
+    scores: Json
+    fit_seconds: float
+    predict_us_per_row: float
+    epoch: int
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One estimator with its parameters on one dataset of the job."""
+
+    id: CandidateId
+    unit: int
+    estimator: str
+    params: Json
+    seed: int
+    folds_total: int
+    state: CandidateState = CandidateState.PENDING
+    reason: str = ""
+    folds: Map[int, FoldResult] = Map()
+    running: Map[int, int] = Map()
+    """Fold number to the epoch in which it was started; those of older epochs are lost."""
+    final: Json = Json(b"")
+    """`schema.FinalResult` once refitted: holdout metrics, bytes, model and version."""
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """One dataset of a job, pinned to a version, with the settings resolved for it."""
+
+    dataset: str
+    version: int
+    target: str
+    task: str
+    metric: str
+    detail: Json
+    """`schema.UnitDetail`: dropped columns, folds, repeats, holdout, publish rule."""
+    done: bool = False
+    best: CandidateId = CandidateId("")
+    error: str = ""
+
+
+class Job(msgspec.Struct, frozen=True):
+    id: JobId
+    name: str
+    state: JobState
+    spec: Json
+    """`schema.JobSpec` as it was submitted."""
+    units: tuple[Unit, ...]
+    candidates: Map[CandidateId, Candidate]
+    created_at: float
+    created_by: str
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    epochs: tuple[int, ...] = ()
+    """Every epoch in which the job ran; more than one means that it was resumed."""
+    error: str = ""
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    model: str
+    version: int
+    digest: Digest
+    bytes: int
+    task: str
+    estimator: str
+    engine: str
+    detail: Json
+    """`schema.VersionDetail`: params, signature, metrics, dataset, libraries, engine reason."""
+    job: JobId
+    candidate: CandidateId
+    created_at: float
+
+
+class AliasMove(msgspec.Struct, frozen=True):
+    """One entry of an alias's history. Version 0 stands for "none"."""
+
+    alias: str
+    version: int
+    previous: int
+    at: float
+    by: str
+    comment: str
+    index: int
+
+
+class Model(msgspec.Struct, frozen=True):
+    name: str
+    versions: Map[int, ModelVersion] = Map()
+    latest: int = 0
+    aliases: Map[str, int] = Map()
+    history: tuple[AliasMove, ...] = ()
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An API token: only the SHA-256 of its text is kept."""
+
+    id: str
+    name: str
+    role: Role
+    sha256: str
+    created_at: float
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    index: int
+    at: float
+    actor: str
+    command: str
+    object: str
+    outcome: str
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """The outcome of a recent command, returned again when the same command id comes again."""
+
+    index: int
+    rejected: bool
+    code: str
+    value: Json
+
+
+class ClusterState(msgspec.Struct, frozen=True):
+    """All that is replicated. `index` is the log index of the last entry applied to it."""
+
+    cluster_id: str = ""
+    name: str = ""
+    index: int = 0
+    members: Map[NodeId, Member] = Map()
+    revoked: Map[NodeId, float] = Map()
+    epoch: Epoch = Epoch()
+    datasets: Map[str, Dataset] = Map()
+    retired: Map[str, int] = Map()
+    """Names of deleted datasets to their last version number: numbers are not used again."""
+    jobs: Map[JobId, Job] = Map()
+    models: Map[str, Model] = Map()
+    blobs: Map[Digest, Blob] = Map()
+    tokens: Map[str, Token] = Map()
+    audit: Map[int, AuditEntry] = Map()
+    """Ring of the last `AUDIT_ENTRIES`, by a running number (see `audit_next`)."""
+    audit_next: int = 0
+    recent: Map[CommandId, Remembered] = Map()
+    recent_order: Map[int, CommandId] = Map()
+    recent_next: int = 0

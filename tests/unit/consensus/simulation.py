@@ -1,0 +1,458 @@
+"""A whole Raft cluster in virtual time: real cores, journals and snapshots on simulated disks and links.
+
+Everything follows from the seed, so a failing run can be replayed. Faults: crash (the page cache stays), power loss
+(what was not synced may be lost or torn), partitions, resets that lose messages, pauses, changes of voters.
+"""
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+from pysyncobj import syncobj
+
+from consensus.compaction import CompactionRule
+from consensus.configuration import VoterChange
+from consensus.disk import Corrupt
+from consensus.engine import REGULAR, Timers
+from consensus.hardened import HardenedRaft
+from consensus.journal import Journal
+from consensus.ports import MembershipRefused
+from consensus.pump import Pump
+from consensus.snapshot import SnapshotStore
+from consensus.wire import FrameCodec, FrameReader, Message
+
+TIMERS = Timers()
+_FRAMES = FrameCodec("simulated")
+
+
+class Clock:
+    """Virtual seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def virtual_time() -> Iterator[Clock]:
+    """The engine's clock stands still unless the test moves it."""
+    clock, real = Clock(), syncobj.monotonicTime
+    syncobj.monotonicTime = clock
+    try:
+        yield clock
+    finally:
+        syncobj.monotonicTime = real
+
+
+class Crash(Exception):
+    """The process died in the middle of a disk operation."""
+
+
+class SimDisk:
+    """A `Disk` in memory that knows what was synced. `crash_after` counts operations until it raises `Crash`."""
+
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self.files: dict[str, bytearray] = {}
+        self.durable: dict[str, bytes] = {}
+        self.unsynced: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        self.crash_after: int | None = None
+        self.full: OSError | None = None
+        self._rng = rng or random.Random(0)
+
+    def _operation(self) -> None:
+        if self.crash_after is not None:
+            if self.crash_after == 0:
+                raise Crash
+            self.crash_after -= 1
+
+    def _space(self) -> None:
+        if self.full is not None:
+            raise self.full
+
+    def read(self, name: str) -> bytes | None:
+        return bytes(self.files[name]) if name in self.files else None
+
+    def write_at(self, name: str, offset: int, data: bytes) -> None:
+        self._operation()
+        self._space()
+        content = self.files[name]
+        content[offset : offset + len(data)] = data
+        self.unsynced[name].append((offset, bytes(data)))
+
+    def sync(self, name: str) -> None:
+        self._operation()
+        self.durable[name] = bytes(self.files[name])
+        self.unsynced[name].clear()
+
+    def truncate(self, name: str, size: int) -> None:
+        self._operation()
+        del self.files[name][size:]
+        self.durable[name] = self.durable.get(name, b"")[:size]
+        self.unsynced[name].clear()
+
+    def prepare(self, temporary: str, data: bytes) -> None:
+        self._operation()
+        self._space()
+        self.files[temporary] = bytearray(data)
+        self.durable[temporary] = data
+
+    def commit(self, temporary: str, name: str) -> None:
+        self._operation()
+        self.files[name] = self.files.pop(temporary)
+        self.durable[name] = self.durable.pop(temporary)
+        self.unsynced[name].clear()
+
+    def discard(self, name: str) -> None:
+        self.files.pop(name, None)
+        self.durable.pop(name, None)
+
+    def close(self) -> None:
+        pass
+
+    def power_loss(self) -> None:
+        """Back to what was synced, plus some of the later writes in order, the last one perhaps torn."""
+        survivors = {}
+        for name, durable in self.durable.items():
+            content, writes = bytearray(durable), self.unsynced[name]
+            kept = self._rng.randint(0, len(writes))
+            for number, (offset, data) in enumerate(writes[:kept], 1):
+                torn = number == kept and self._rng.random() < 0.5
+                part = data[: self._rng.randint(0, len(data))] if torn else data
+                content[offset : offset + len(part)] = part
+            survivors[name] = content
+        self.files = survivors
+        self.durable = {name: bytes(content) for name, content in survivors.items()}
+        self.unsynced.clear()
+
+
+class Registry:
+    """The state machine: remembers the index at which each key came first. A repeated key changes nothing."""
+
+    def __init__(self, on_apply: Callable[[int, bytes], None] = lambda index, command: None) -> None:
+        self.keys: dict[str, int] = {}
+        self._on_apply = on_apply
+
+    def apply(self, index: int, command: bytes) -> None:
+        self._on_apply(index, command)
+        self.keys.setdefault(command.split(b" ", 1)[0].decode(), index)
+
+    def freeze(self) -> Callable[[], bytes]:
+        keys = dict(self.keys)
+        return lambda: msgspec.msgpack.encode(keys)
+
+    def decode(self, state: bytes) -> Callable[[int], None]:
+        try:
+            keys = msgspec.msgpack.decode(state, type=dict[str, int])
+        except msgspec.MsgspecError as error:
+            raise Corrupt(str(error)) from error
+
+        def restore(index: int) -> None:
+            self.keys = keys
+
+        return restore
+
+
+class Finished:
+    """A background run that was done at once."""
+
+    def __init__(self, run: Callable[[], bytes]) -> None:
+        self._result: bytes | OSError
+        try:
+            self._result = run()
+        except OSError as error:
+            self._result = error
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> bytes:
+        if isinstance(self._result, OSError):
+            raise self._result
+        return self._result
+
+
+class Violation(Exception):
+    """A promise of the log was broken."""
+
+
+class Server:
+    """One running node."""
+
+    def __init__(self, world: "World", me: str, disk: SimDisk) -> None:
+        self.me, self.world = me, world
+        self.outbox: list[tuple[str, Message]] = []
+        self.waiting: dict[str, float] = {}
+        self.machine = Registry(lambda index, command: world.on_apply(me, index, command))
+        self.journal = Journal(disk)
+        self.core = HardenedRaft(
+            me,
+            world.genesis,
+            journal=self.journal,
+            store=SnapshotStore(disk),
+            machine=self.machine,
+            network=self,
+            background=Finished,
+            timers=TIMERS,
+            rule=world.rule,
+            rng=world.rng,
+        )
+        self.pump = Pump(self.core, self.journal, self)
+
+    def send(self, peer: str, message: Message) -> bool:
+        if not self.world.is_linked(self.me, peer):
+            return False
+        self.outbox.append((peer, message))
+        return True
+
+    def backlog(self, peer: str) -> int:
+        return 0
+
+    def flush(self) -> None:
+        for peer, message in self.outbox:
+            self.world.deliver_later(self.me, peer, message)
+        self.outbox.clear()
+
+    def drop(self) -> None:
+        self.outbox.clear()
+
+    def turn(self) -> None:
+        """What the log's thread does: repeat what is unanswered, pump, acknowledge."""
+        now = self.world.clock.now
+        for key, due in self.waiting.items():
+            if due <= now:
+                self.waiting[key] = now + 0.5
+                self.core.submit(self.world.payload[key])
+        self.pump.turn()
+        for key in [key for key in self.waiting if key in self.machine.keys]:
+            del self.waiting[key]
+            self.world.acknowledged.add(key)
+
+
+class World:
+    """Servers, links and faults of one seed."""
+
+    def __init__(
+        self, seed: int, clock: Clock, *, names: str = "ABC", rule: CompactionRule | None = None, big: bool = False
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.clock, self.big = clock, big
+        self.rule = rule or CompactionRule()
+        self.genesis = names[0]
+        self.disks: dict[str, SimDisk] = {}
+        self.servers: dict[str, Server] = {}
+        self.links: set[frozenset[str]] = set()
+        self.cut: set[frozenset[str]] = set()
+        self.paused: dict[str, float] = {}
+        self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
+        self.readers: dict[tuple[str, str], FrameReader] = {}
+        self.leaders: dict[int, str] = {}
+        self.chosen: dict[int, bytes] = {}
+        self.payload: dict[str, bytes] = {}
+        self.acknowledged: set[str] = set()
+        for name in names:
+            self.start(name)
+        self._form(names)
+
+    def _form(self, names: str) -> None:
+        self.run_until(lambda: self.servers[self.genesis].core.is_leader)
+        for name in names[1:]:
+            self.run_until(lambda name=name: self._add(name))  # type: ignore[misc]
+        voters = tuple(sorted(names))
+        self.run_until(lambda: all(s.core.electorate.applied == voters for s in self.servers.values()))
+
+    def _add(self, name: str) -> bool:
+        leader = self.leader()
+        if leader is None:
+            return False
+        if name not in leader.core.electorate.voters:
+            try:
+                leader.core.electorate.propose(VoterChange(add=True, node=name))
+            except MembershipRefused:
+                return False
+        return name in leader.core.electorate.applied
+
+    # ------------------------------------------------------------ links
+    def is_linked(self, a: str, b: str) -> bool:
+        return frozenset((a, b)) in self.links
+
+    def deliver_later(self, sender: str, to: str, message: Message) -> None:
+        if self.is_linked(sender, to):
+            self.queues[sender, to].append(_FRAMES.encode(message))
+
+    def reset(self, a: str, b: str) -> None:
+        """The connection breaks; what was on its way is lost."""
+        if not self.is_linked(a, b):
+            return
+        self.links.discard(frozenset((a, b)))
+        for here, there in ((a, b), (b, a)):
+            self.queues[here, there].clear()
+            if here in self.servers:
+                self.servers[here].core.disconnected_from(there)
+
+    def connect_all(self) -> None:
+        names = sorted(self.servers)
+        for a in names:
+            for b in names:
+                pair = frozenset((a, b))
+                if a < b and pair not in self.links and pair not in self.cut:
+                    self.links.add(pair)
+                    for here, there in ((a, b), (b, a)):
+                        self.readers[here, there] = FrameReader(_FRAMES)
+                        self.servers[here].core.connected_to(there)
+                elif pair in self.links and pair in self.cut:
+                    self.reset(a, b)
+
+    def deliver(self, sender: str, to: str) -> None:
+        frame = self.queues[sender, to].popleft()
+        for message in self.readers[sender, to].feed(frame):
+            if self.is_linked(sender, to):
+                self.servers[to].core.receive(sender, message)
+
+    # ------------------------------------------------------------ servers
+    def start(self, name: str) -> Server:
+        disk = self.disks.setdefault(name, SimDisk(self.rng))
+        self.servers[name] = server = Server(self, name, disk)
+        return server
+
+    def crash(self, name: str, *, power_loss: bool = False) -> None:
+        for other in list(self.servers):
+            if other != name:
+                self.reset(name, other)
+        del self.servers[name]
+        if power_loss:
+            self.disks[name].power_loss()
+
+    def leader(self) -> Server | None:
+        leading = [s for s in self.servers.values() if s.core.is_leader]
+        return max(leading, key=lambda s: s.core.term, default=None)
+
+    def put(self, name: str) -> str:
+        key = f"w{len(self.payload) + 1}"
+        size = self.rng.choice((10, 30_000)) if self.big else 10
+        self.payload[key] = key.encode() + b" " + b"x" * size
+        self.servers[name].waiting[key] = self.clock.now
+        return key
+
+    # ------------------------------------------------------------ promises
+    def on_apply(self, name: str, index: int, command: bytes) -> None:
+        chosen = self.chosen.setdefault(index, command)
+        if chosen != command:
+            raise Violation(f"entry {index} is {command[:12]!r} on {name}, {chosen[:12]!r} elsewhere")
+
+    def check_leaders(self) -> None:
+        for name, server in self.servers.items():
+            if server.core.is_leader:
+                first = self.leaders.setdefault(server.core.term, name)
+                if first != name:
+                    raise Violation(f"{first} and {name} both lead term {server.core.term}")
+
+    # ------------------------------------------------------------ time
+    def quiet_step(self, seconds: float = 0.02) -> None:
+        """Time passes, nothing fails, every message arrives."""
+        self.clock.now += seconds
+        self.connect_all()
+        for server in list(self.servers.values()):
+            server.turn()
+        for sender, to in sorted(link for link, queue in self.queues.items() if queue):
+            while self.queues[sender, to] and to in self.servers:
+                self.deliver(sender, to)
+        self.check_leaders()
+
+    def run_until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        deadline = self.clock.now + seconds
+        while not condition():
+            if self.clock.now > deadline:
+                raise Violation(f"not reached within {seconds} s")
+            self.quiet_step()
+
+    def random_step(self, *, members: bool = False) -> None:
+        rng = self.rng
+        self.clock.now += rng.choice((0.002, 0.01, 0.03))
+        self.connect_all()
+        for name in sorted(self.servers):
+            if self.paused.get(name, 0) <= self.clock.now and rng.random() < 0.6:
+                self.servers[name].turn()
+                self.check_leaders()
+        busy = sorted(link for link, queue in self.queues.items() if queue)
+        rng.shuffle(busy)
+        for sender, to in busy:
+            if to in self.servers and self.paused.get(to, 0) <= self.clock.now:
+                for _ in range(min(len(self.queues[sender, to]), rng.choice((0, 0, 1, 2, 5)))):
+                    self.deliver(sender, to)
+        self.check_leaders()
+        self._fault(rng.random(), members=members)
+
+    def _fault(self, dice: float, *, members: bool) -> None:
+        rng, alive = self.rng, sorted(self.servers)
+        everyone = sorted(self.disks)
+        pairs = [frozenset((a, b)) for a in everyone for b in everyone if a < b]
+        if dice < 0.30:
+            self.put(rng.choice(alive))
+        elif dice < 0.306 and len(alive) > 1:
+            self.reset(*rng.sample(alive, 2))
+        elif dice < 0.310:
+            self.cut = {pair for pair in pairs if rng.random() < 0.4}
+        elif dice < 0.318:
+            self.cut = set()
+        elif dice < 0.321:
+            self.paused[rng.choice(alive)] = self.clock.now + rng.random() * 3
+        elif dice < 0.325 and len(alive) > 1:
+            self.crash(rng.choice(alive), power_loss=rng.random() < 0.7)
+        elif dice < 0.337:
+            for name in everyone:
+                if name not in self.servers and rng.random() < 0.5:
+                    self.start(name)
+        elif dice < 0.340:
+            self._hand_over(rng.choice(alive))
+        elif members and dice < 0.346:
+            self._change_voters()
+
+    def _hand_over(self, to: str) -> None:
+        leader = self.leader()
+        if leader is not None and to != leader.me and to in leader.core.electorate.voters:
+            try:
+                leader.core.handover.begin(to, 1.0)
+            except MembershipRefused:
+                return
+
+    def _change_voters(self) -> None:
+        leading = [s for s in self.servers.values() if s.core.is_leader]
+        if not leading:
+            return
+        leader = self.rng.choice(leading)
+        name = self.rng.choice("ABCDE")
+        if name not in self.disks:
+            self.start(name)
+        voters = leader.core.electorate.voters
+        if name in voters and len(voters) <= 3:
+            return
+        try:
+            leader.core.electorate.propose(VoterChange(add=name not in voters, node=name))
+        except MembershipRefused:
+            return
+
+    def heal_and_check(self) -> None:
+        """All faults end: every node must come to the same state, with every acknowledged write in it."""
+        self.cut, self.paused = set(), {}
+        for name in self.disks:
+            if name not in self.servers:
+                self.start(name)
+        self.run_until(self._settled, seconds=120.0)
+        for name, server in self.servers.items():
+            lost = self.acknowledged - server.machine.keys.keys()
+            if lost:
+                raise Violation(f"{name} lost {len(lost)} of {len(self.acknowledged)} acknowledged writes: {min(lost)}")
+
+    def _settled(self) -> bool:
+        leader = self.leader()
+        if leader is None or any(server.waiting for server in self.servers.values()):
+            return False
+        at = leader.core.last_index
+        return all(s.core.applied_index == at and s.core.leader is not None for s in self.servers.values())
+
+
+__all__ = ["REGULAR", "Clock", "Crash", "SimDisk", "Violation", "World", "virtual_time"]

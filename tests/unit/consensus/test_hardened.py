@@ -1,0 +1,411 @@
+"""Each hole of the engine, as a test that fails when the hole is open (numbers: DESIGN.md, "Holes")."""
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pysyncobj.pickle
+import pytest
+from pysyncobj import syncobj
+
+from consensus import engine
+from consensus.compaction import CompactionRule
+from consensus.configuration import VoterChange
+from consensus.disk import Corrupt
+from consensus.engine import NO_OP, EngineMismatch, check_engine
+from consensus.journal import FILE as JOURNAL_FILE, Journal
+from consensus.matching import Diverged
+from consensus.ports import MembershipRefused
+from consensus.snapshot import FILE as SNAPSHOT_FILE, Snapshot, encode_snapshot
+from consensus.wire import (
+    AppendEntries,
+    AppendReply,
+    HigherTerm,
+    PreVote,
+    PreVoteGranted,
+    Propose,
+    RequestVote,
+    SnapshotChunk,
+    SnapshotReply,
+    TimeoutNow,
+    VoteGranted,
+)
+from tests.unit.consensus.lone import PUT, Lone, change, elected, joined
+from tests.unit.consensus.simulation import Clock, Crash, SimDisk, World, virtual_time
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with virtual_time() as clock:
+        yield clock
+
+
+def _add(node: str) -> VoterChange:
+    return VoterChange(add=True, node=node)
+
+
+def puts(first: int, last: int, term: int = 1) -> tuple[tuple[int, bytes], ...]:
+    return tuple((term, PUT + f"k{index}".encode()) for index in range(first, last + 1))
+
+
+# ---------------------------------------------------------------- 1: log matching
+def test_an_older_message_never_truncates_what_was_acknowledged(clock: Clock) -> None:
+    lone = joined(clock)
+    assert lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 9))) == [AppendReply(1, True, 9)]
+    # Sent before the one above, or again after a reset: the same entries, and fewer of them.
+    assert lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 6))) == [AppendReply(1, True, 6)]
+    assert lone.journal[-1][1] == 9
+
+
+def test_only_what_was_compared_is_acknowledged(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 9)))
+    # A new leader that has only entry 5: 6 to 9 may conflict with what it appends later.
+    assert lone.hears("C", AppendEntries(2, 9, 5, 1, ())) == [AppendReply(2, True, 5)]
+    assert lone.core.commit_index == 5
+
+
+def test_a_conflict_is_cut_and_replaced(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 9)))
+    assert lone.hears("C", AppendEntries(2, 4, 5, 1, puts(6, 7, term=2))) == [AppendReply(2, True, 7)]
+    assert lone.log()[-3:] == [(1, PUT + b"k5"), (2, PUT + b"k6"), (2, PUT + b"k7")]
+
+
+def test_a_conflict_with_a_committed_entry_stops_the_node(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 6, 4, 1, puts(5, 6)))
+    with pytest.raises(Diverged):
+        lone.core.receive("C", AppendEntries(2, 6, 4, 1, puts(5, 6, term=2)))
+
+
+def test_a_long_conflict_is_resolved_in_one_round_trip(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 600)))
+    assert lone.hears("C", AppendEntries(2, 4, 600, 2, ())) == [AppendReply(2, False, 5)]
+
+
+# ---------------------------------------------------------------- 2: changes of voters
+def test_a_second_change_of_voters_waits_for_the_first(clock: Clock) -> None:
+    lone = elected(clock)
+    with pytest.raises(MembershipRefused, match="committed an entry of its term"):
+        lone.core.electorate.propose(_add("D"))
+    lone.hears("B", AppendReply(2, True, 5))
+    lone.turn()
+    lone.core.electorate.propose(_add("D"))
+    with pytest.raises(MembershipRefused, match="under way"):
+        lone.core.electorate.propose(_add("E"))
+
+
+def test_a_change_from_the_network_is_refused(clock: Clock) -> None:
+    lone = elected(clock)
+    lone.hears("C", Propose(change("D")))
+    assert lone.core.last_index == 5
+
+
+def test_a_cut_change_of_voters_is_undone(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 4, 4, 1, ((1, change("C", add=False)),)))
+    assert lone.core.electorate.voters == ("A", "B")
+    lone.hears("C", AppendEntries(2, 4, 4, 1, ((2, NO_OP),)))
+    assert lone.core.electorate.voters == ("A", "B", "C")
+
+
+def test_answers_and_votes_of_learners_do_not_count(clock: Clock) -> None:
+    lone = elected(clock)
+    for learner in "DEF":
+        lone.core.connected_to(learner)
+        lone.turn()
+        lone.hears(learner, AppendReply(2, True, 5))
+    assert lone.core.commit_index == 4
+    lone.hears("C", AppendReply(2, True, 5))
+    lone.turn()
+    assert lone.core.commit_index == 5
+
+
+def test_a_learner_votes_but_never_stands(clock: Clock) -> None:
+    lone = Lone(clock, me="L", genesis="B")
+    lone.core.connected_to("B")
+    assert not any(isinstance(message, PreVote | RequestVote) for _ in range(50) for _, message in lone.turn(0.1))
+    assert PreVoteGranted(7) in lone.hears("B", PreVote(7, 3, 1, 0))
+    assert VoteGranted(3) in lone.hears("B", RequestVote(3, 1, 0))
+
+
+# ---------------------------------------------------------------- 3 and 10: durable before visible
+def test_nothing_leaves_before_it_is_durable(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.core.receive("B", AppendEntries(1, 4, 4, 1, puts(5, 5)))
+    assert lone.outbox
+    synced = lone.journal.syncs
+    answered = lone.turn()
+    assert lone.journal.syncs == synced + 1
+    assert answered == [("B", AppendReply(1, True, 5))]
+
+
+def test_a_full_disk_never_acknowledges_and_recovers(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.disk.full = OSError(errno.ENOSPC, "No space left on device")
+    assert lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 5))) == []
+    assert "No space left" in lone.core.read_only
+    assert lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 9))) == []
+    assert lone.hears("C", RequestVote(9, 99, 9)) == []
+    assert lone.core.leader is not None, "proposals still find the leader"
+    lone.disk.full = None
+    lone.turn(1.0)
+    assert lone.core.read_only == ""
+    assert lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 9))) == [AppendReply(1, True, 9)]
+
+
+def test_a_leader_whose_disk_is_full_hands_over(clock: Clock) -> None:
+    lone = elected(clock)
+    lone.hears("C", AppendReply(2, True, 5))
+    lone.disk.full = OSError(errno.ENOSPC, "No space left on device")
+    lone.core.submit(b"k")
+    sent = lone.turn()
+    assert sent == [("C", TimeoutNow(2))], "the entry itself was not sent: it is not durable"
+    assert not lone.core.is_leader
+
+
+# ---------------------------------------------------------------- 5, 6, 7: snapshots and restarts
+def test_a_crash_between_snapshot_and_compaction_keeps_the_tail(clock: Clock) -> None:
+    rule = CompactionRule(entries=10, trailing_entries=0)
+    for operations in range(40):
+        lone = joined(clock, rule=rule)
+        lone.disk.crash_after = operations
+        with suppress(Crash):
+            lone.hears("B", AppendEntries(1, 12, 4, 1, puts(5, 20)))
+            lone.turn()
+        lone.disk.crash_after = None
+        lone.disk.power_loss()
+        again = Lone(clock, disk=lone.disk, rule=rule)
+        again.turn()
+        assert again.core.electorate.voters == ("A", "B", "C")
+        if any(message == AppendReply(1, True, 20) for _, message in lone.sent):
+            assert again.core.last_index == 20
+        if again.journal[0][1] > 1:
+            assert again.core.applied_index >= 11
+            return
+    pytest.fail("no run got as far as the compaction")
+
+
+def test_a_part_of_a_snapshot_commits_nothing(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 9)))
+    raw = encode_snapshot(Snapshot(50, 1, ("A", "B", "C"), b"\x81\xa1k\x01"))
+    half = len(raw) // 2
+    assert lone.hears("B", SnapshotChunk(1, 50, 0, len(raw), raw[:half])) == [SnapshotReply(1, 50, half, half)]
+    assert lone.core.commit_index == 4
+    assert lone.hears("B", SnapshotChunk(1, 50, half, len(raw), raw[half:])) == [AppendReply(1, True, 50)]
+    assert (lone.core.commit_index, lone.core.applied_index, lone.machine.keys) == (50, 50, {"k": 1})
+    assert Lone(clock, disk=lone.disk).machine.keys == {"k": 1}
+
+
+def test_a_damaged_snapshot_changes_nothing(clock: Clock) -> None:
+    lone = joined(clock)
+    raw = bytearray(encode_snapshot(Snapshot(50, 1, ("A", "B", "C"), b"\x80")))
+    raw[-1] ^= 1
+    assert lone.hears("B", SnapshotChunk(1, 50, 0, len(raw), bytes(raw))) == []
+    assert lone.core.applied_index == 4
+    assert SNAPSHOT_FILE not in lone.disk.files
+
+
+def test_a_restart_takes_the_voters_from_its_log_not_from_its_start(clock: Clock) -> None:
+    with_genesis = Lone(clock, me="B", genesis="B")
+    while not with_genesis.core.is_leader:
+        with_genesis.turn(0.1)
+    for node in "AC":
+        with_genesis.core.connected_to(node)
+    with_genesis.core.electorate.propose(_add("A"))
+    with_genesis.turn()
+    # What the disk knows as committed is older than the change, and the peers do not answer.
+    again = Lone(clock, me="B", genesis="B", disk=with_genesis.disk)
+    again.core.connected_to("C")
+    for _ in range(50):
+        again.turn(0.1)
+    assert not again.core.is_leader
+
+
+def test_a_missing_snapshot_refuses_to_start(clock: Clock) -> None:
+    lone = joined(clock, rule=CompactionRule(entries=10, trailing_entries=0))
+    lone.hears("B", AppendEntries(1, 20, 4, 1, puts(5, 20)))
+    lone.turn()
+    assert lone.journal[0][1] > 1
+    lone.disk.discard(SNAPSHOT_FILE)
+    with pytest.raises(Corrupt, match="there is no snapshot"):
+        Lone(clock, disk=lone.disk)
+
+
+def test_a_damaged_snapshot_refuses_to_start(clock: Clock) -> None:
+    lone = joined(clock, rule=CompactionRule(entries=10, trailing_entries=0))
+    lone.hears("B", AppendEntries(1, 20, 4, 1, puts(5, 20)))
+    lone.turn()
+    lone.disk.files[SNAPSHOT_FILE][-1] ^= 1
+    with pytest.raises(Corrupt, match="damaged"):
+        Lone(clock, disk=lone.disk)
+
+
+def test_a_received_snapshot_is_not_replaced_by_an_older_one_made_here(clock: Clock) -> None:
+    """The background run ends after a newer snapshot came from the leader."""
+    runs: list[Late] = []
+
+    class Late:
+        def __init__(self, run: Callable[[], bytes]) -> None:
+            self.run, self.ready = run, False
+            runs.append(self)
+
+        def done(self) -> bool:
+            return self.ready
+
+        def result(self) -> bytes:
+            return self.run()
+
+    lone = joined(clock, rule=CompactionRule(entries=5, trailing_entries=0), background=Late)
+    lone.hears("B", AppendEntries(1, 12, 4, 1, puts(5, 12)))
+    lone.turn()
+    raw = encode_snapshot(Snapshot(50, 1, ("A", "B", "C"), b"\x81\xa1k\x01"))
+    lone.hears("B", SnapshotChunk(1, 50, 0, len(raw), raw))
+    runs[0].ready = True
+    lone.turn()
+    assert Lone(clock, disk=lone.disk).core.applied_index == 50
+
+
+# ---------------------------------------------------------------- 9: answers of other terms
+def test_a_late_answer_is_not_credited_to_a_later_leadership(clock: Clock) -> None:
+    lone = elected(clock)
+    lone.hears("B", AppendReply(1, True, 5))
+    lone.hears("B", AppendReply(3, True, 5))
+    lone.turn()
+    assert lone.core.commit_index == 4
+
+
+def test_a_vote_is_counted_once(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("B", AppendEntries(1, 4, 4, 1, ((1, change("D")), (1, change("E")))))
+    for node in "DE":
+        lone.core.connected_to(node)
+    lone.hears("B", AppendEntries(1, 6, 6, 1, ()))
+    question = None
+    while question is None:
+        question = next((message for _, message in lone.turn(0.1) if isinstance(message, PreVote)), None)
+    for node in "BC":
+        lone.hears(node, PreVoteGranted(question.round))
+    for _ in range(5):
+        lone.hears("B", VoteGranted(lone.core.term))
+    assert not lone.core.is_leader
+    lone.hears("D", VoteGranted(lone.core.term))
+    assert lone.core.is_leader
+
+
+# ---------------------------------------------------------------- elections
+def test_a_node_that_was_cut_off_does_not_depose_the_leader(clock: Clock) -> None:
+    world = World(1, clock)
+    leader = world.leader()
+    assert leader is not None
+    victim = next(name for name in world.servers if name != leader.me)
+    term = leader.core.term
+    world.cut = {frozenset((victim, other)) for other in world.servers if other != victim}
+    end = clock.now + 20
+    world.run_until(lambda: clock.now > end)
+    world.cut = set()
+    end = clock.now + 5
+    world.run_until(lambda: clock.now > end)
+    assert (leader.core.is_leader, leader.core.term) == (True, term)
+
+
+def test_a_leader_without_a_majority_steps_down_within_a_second(clock: Clock) -> None:
+    world = World(2, clock)
+    leader = world.leader()
+    assert leader is not None
+    world.cut = {frozenset((leader.me, other)) for other in world.servers if other != leader.me}
+    cut_at = clock.now
+    world.run_until(lambda: not leader.core.is_leader)
+    assert clock.now - cut_at < 1.2
+    world.run_until(lambda: any(s.core.is_leader for s in world.servers.values()))
+
+
+def test_a_follower_of_a_higher_term_brings_the_leader_to_it(clock: Clock) -> None:
+    """Else it would refuse the leader's entries for ever, while pre-vote keeps it from winning an election."""
+    lone = elected(clock)
+    lone.hears("C", HigherTerm(7))
+    assert (lone.core.is_leader, lone.core.term) == (False, 7)
+    assert joined(clock).hears("C", AppendEntries(0, 4, 4, 1, ())) == [HigherTerm(1)]
+
+
+def test_a_leader_hands_over_only_to_a_voter_with_the_whole_log(clock: Clock) -> None:
+    lone = elected(clock)
+    lone.core.connected_to("D")
+    with pytest.raises(MembershipRefused):
+        lone.core.handover.begin("D", 1.0)
+    lone.core.handover.begin("C", 0.3)
+    lone.core.submit(b"held back")
+    assert not any(isinstance(message, TimeoutNow) for _, message in lone.turn())
+    assert lone.core.last_index == 5, "the log does not grow meanwhile"
+    lone.hears("C", AppendReply(2, True, 5))
+    assert ("C", TimeoutNow(2)) in lone.sent + lone.turn()
+    lone.turn(0.4)
+    lone.turn()
+    assert lone.core.last_index == 6, "nobody took over: the leader goes on"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_handover_takes_less_than_an_election_and_loses_nothing(clock: Clock, seed: int) -> None:
+    world = World(seed, clock)
+    leader = world.leader()
+    assert leader is not None
+    heir = next(name for name in world.servers if name != leader.me)
+    keys = [world.put(name) for name in world.servers for _ in range(20)]
+    leader.core.handover.begin(heir, 1.0)
+    begun = clock.now
+    world.run_until(lambda: world.servers[heir].core.is_leader)
+    assert clock.now - begun < 0.3
+    world.run_until(lambda: world.acknowledged == set(keys))
+    world.heal_and_check()
+
+
+def test_timeout_now_of_a_stranger_does_nothing(clock: Clock) -> None:
+    lone = joined(clock)
+    lone.hears("C", TimeoutNow(1))
+    assert lone.core.term == 1
+    lone.hears("B", TimeoutNow(1))
+    assert lone.core.term == 2
+
+
+# ---------------------------------------------------------------- the engine
+def test_the_installed_engine_is_the_one_that_was_studied() -> None:
+    check_engine()
+
+
+def test_another_engine_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SYNCOBJ_SHA256", "0" * 64)
+    with pytest.raises(EngineMismatch, match=r"Install pysyncobj==0\.3\.17"):
+        Lone(Clock())
+
+
+@pytest.mark.parametrize("name", ["load", "loads", "dump", "dumps"])
+def test_pickle_is_locked_out(name: str) -> None:
+    with pytest.raises(RuntimeError, match="locked out"):
+        getattr(pysyncobj.pickle, name)(b"cos\nsystem\n(S'true'\ntR.")
+    assert syncobj.pickle is pysyncobj.pickle
+
+
+def test_a_restarted_node_never_votes_twice_in_a_term(clock: Clock) -> None:
+    lone = joined(clock)
+    assert VoteGranted(5) in lone.hears("B", RequestVote(5, 9, 9))
+    lone.disk.power_loss()
+    again = Lone(clock, disk=lone.disk)
+    again.core.connected_to("C")
+    assert not any(isinstance(message, VoteGranted) for message in again.hears("C", RequestVote(5, 99, 9)))
+
+
+def test_a_journal_that_ends_before_the_snapshot_starts_from_the_snapshot(clock: Clock) -> None:
+    disk = SimDisk()
+    journal = Journal(disk)
+    journal.add(NO_OP, 1, 0)
+    journal.sync()
+    disk.files[SNAPSHOT_FILE] = bytearray(encode_snapshot(Snapshot(30, 4, ("A", "B"), b"\x81\xa1z\x02")))
+    lone = Lone(clock, disk=disk)
+    assert (lone.core.applied_index, lone.core.last_term, lone.machine.keys) == (30, 4, {"z": 2})
+    lone.turn()
+    assert JOURNAL_FILE in disk.files
+    assert Journal(disk)[0] == (NO_OP, 30, 4)
+
