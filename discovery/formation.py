@@ -1,0 +1,143 @@
+"""The rule by which a starting node resumes, joins, waits, forms a cluster or refuses: pure, first rule that applies.
+
+Exactly one node of a cluster ever forms; all others join. See DESIGN.md for the reason of each rule.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from discovery.peer import Peer
+
+RECHECK_SECONDS = 0.5
+"""How long to wait where nothing says for how long: peers and the volume are looked at again then."""
+
+
+class Genesis(msgspec.Struct, frozen=True):
+    """What the shared data volume says: this node forms this cluster."""
+
+    node_id: str
+    cluster_id: str
+
+
+class FormationView(msgspec.Struct, frozen=True):
+    """All that the decision depends on.
+
+    `peers` answered over mutual TLS lately (so their claims are a member's, not a stranger's), without this node;
+    `confirmed` are the ids of those that answered that they reach this node too. `quiet` is the time in seconds
+    since the last new peer came into sight (since the start, if none did), `quiet_needed` what rule 3 asks for.
+    """
+
+    me: str
+    has_log: bool
+    peers: tuple[Peer, ...]
+    confirmed: frozenset[str]
+    genesis: Genesis | None
+    """None: no data volume is shared by the nodes, so it cannot arbitrate."""
+    expect: int
+    quiet: float
+    quiet_needed: float
+
+
+class How(StrEnum):
+    """What entitles a node to form."""
+
+    VOLUME = "volume"
+    EXPECTED = "expected"
+    DEVELOPMENT = "development"
+    """Nothing arbitrated: two halves of a network that start apart would form two clusters. To be said aloud."""
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Go on with the log on disk."""
+
+
+class Join(msgspec.Struct, frozen=True):
+    peer: Peer
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Look again after `seconds`, or sooner when something changes."""
+
+    seconds: float
+    reason: str
+
+
+class Form(msgspec.Struct, frozen=True):
+    how: How
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Nothing that this node can do alone is safe: an operator must act."""
+
+    reason: str
+
+
+Decision = Resume | Join | Wait | Form | Refuse
+
+
+def decide(view: FormationView) -> Decision:
+    """What a starting node does next. Total: every view has a decision."""
+    if view.has_log:
+        return Resume()
+    members = [peer for peer in view.peers if peer.state == "member"]
+    if members:
+        return _join(members, view.genesis)
+    if view.genesis is not None:
+        return _by_volume(view.me, view.genesis)
+    if view.expect:
+        return _by_number(view)
+    return _by_quiet(view)
+
+
+def _join(members: list[Peer], genesis: Genesis | None) -> Join | Refuse:
+    """Rule 0. Of two clusters in sight the one that the volume names; if it names neither, no guess."""
+    clusters = {peer.cluster_id for peer in members}
+    if len(clusters) > 1:
+        if genesis is None or genesis.cluster_id not in clusters:
+            return Refuse(
+                f"two clusters with this secret are in sight ({', '.join(sorted(clusters))}); a new node cannot tell "
+                "which is right: stop the nodes of one, or give this node seeds of the other only and a new data folder"
+            )
+        members = [peer for peer in members if peer.cluster_id == genesis.cluster_id]
+    # The genesis node first: at the start it is the leader, and every other node only learns of the cluster from it.
+    return Join(min(members, key=lambda peer: (genesis is None or peer.id != genesis.node_id, peer.id)))
+
+
+def _by_volume(me: str, genesis: Genesis) -> Form | Wait:
+    """Rule 1."""
+    if genesis.node_id == me:
+        return Form(How.VOLUME)
+    return Wait(
+        RECHECK_SECONDS,
+        f"node {genesis.node_id} forms the cluster, says the data volume's genesis file; no member is in sight yet",
+    )
+
+
+def _by_number(view: FormationView) -> Form | Refuse:
+    """Rule 2. Only 1 so far: a majority of more needs durable promises between the nodes."""
+    if view.expect != 1:
+        return Refuse(
+            f"PARVADA_EXPECT above 1 is not supported yet (it is {view.expect}): let the nodes share one data volume, "
+            "or start one node alone with PARVADA_EXPECT=1 and then the others, which join it"
+        )
+    if view.peers:
+        return Refuse(
+            f"PARVADA_EXPECT is 1, but {len(view.peers)} more new nodes are in sight, the first is {view.peers[0].id}: "
+            "start one node alone with it and then the others, which join it"
+        )
+    return Form(How.EXPECTED)
+
+
+def _by_quiet(view: FormationView) -> Form | Wait:
+    """Rule 3: the lowest id in a group that all see one another, once no new peer has come for a while."""
+    if view.quiet < view.quiet_needed:
+        return Wait(view.quiet_needed - view.quiet, "waiting for more nodes to come into sight")
+    lowest = min((peer.id for peer in view.peers), default=view.me)
+    if lowest < view.me:
+        return Wait(RECHECK_SECONDS, f"node {lowest} has the lowest id in sight and forms the cluster")
+    # A peer that does not see this node may think itself the lowest, so an unconfirmed one blocks: safety first.
+    unseen = sorted(peer.id for peer in view.peers if peer.id not in view.confirmed)
+    if unseen:
+        return Wait(RECHECK_SECONDS, f"node {unseen[0]} is in sight but has not reached this node yet")
+    return Form(How.DEVELOPMENT)
