@@ -1,0 +1,317 @@
+"""Real Ray: one head and two worker nodes on loopback, with TLS and the epoch's token, and all that can kill them."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from node.children import Supervisor
+from node.deathwatch import session_members
+from node.pki import Authority, Identity, NodeKey, RayCredentials
+from training.epoch import RayRole
+from training.errors import TaskFailed, WorkerLost
+from training.ports import Task
+from training.ray_cluster import RayCluster, RaySettings, RayStartError
+
+if TYPE_CHECKING:
+    from training.ray_tasks import RayExecutor
+
+pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+ROOT = Path(__file__).parents[2]
+EXECUTE = "tests.ray.tasks:execute"
+LOCAL = ["127.0.0.1"]
+DRIVER = """
+import asyncio, sys
+from training.ports import Task
+from training.ray_tasks import RayExecutor
+
+async def main():
+    executor = RayExecutor(sys.argv[1], sys.argv[2])
+    await executor.start()
+    await executor.share("none", [])
+    print("CONNECTED", flush=True)
+    if len(sys.argv) > 3:
+        await executor.run(Task("hang", sys.argv[3], "none", 300))
+
+asyncio.run(main())
+"""
+
+
+class Node:
+    """One node's Ray with its own supervisor, as an agent has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.failures: list[str] = []
+        self.supervisor = Supervisor(folder / "logs", lambda name, error: self.failures.append(f"{name}: {error}"))
+        self.ray = RayCluster(RaySettings("127.0.0.1", 1, folder / "ray"), self.supervisor)
+
+    @property
+    def session(self) -> int:
+        """The session of the Ray node; the watchdog of the supervisor is another."""
+        return self.supervisor.pids()[0]
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in session_members([self.session])]
+
+    def die(self) -> None:
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+class Cluster:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority.from_secret(os.urandom(32))
+        self.nodes = [Node(folder / str(number)) for number in range(4)]
+        self.head, self.worker, self.victim, self.spare = self.nodes
+        self.address = ""
+        self._executor: RayExecutor | None = None
+
+    def credentials(self, epoch: int, authority: Authority | None = None) -> RayCredentials:
+        key = NodeKey.load_or_make(self.folder / "key.pem")
+        return Identity(authority or self.authority, key, LOCAL).ray_credentials(epoch, "test", LOCAL)
+
+    async def start(self) -> None:
+        self.address = await self.head.ray.start_head(7, self.credentials(7))
+        await asyncio.gather(
+            *(node.ray.join(7, self.address, self.credentials(7)) for node in (self.worker, self.victim))
+        )
+
+    async def executor(self) -> "RayExecutor":
+        """Connected in this process: Ray reads its environment when it is imported."""
+        if self._executor is None:
+            os.environ.update(self.head.ray.environment)
+            from training.ray_tasks import RayExecutor
+
+            self._executor = RayExecutor(self.address, EXECUTE)
+            await self._executor.start()
+            await self._executor.share("none", [])
+        return self._executor
+
+    async def disconnect(self) -> None:
+        if self._executor is not None:
+            executor, self._executor = self._executor, None
+            await executor.stop()
+
+    async def stop(self) -> None:
+        await self.disconnect()
+        await asyncio.gather(*(node.ray.stop() for node in self.nodes))
+        await asyncio.gather(*(node.supervisor.stop() for node in self.nodes))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster() -> AsyncIterator[Cluster]:
+    # Not pytest's folder: Ray's sockets need a short path.
+    folder = Path(tempfile.mkdtemp(prefix="pv"))
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = str(ROOT)  # for tests.ray.tasks, in Ray's workers
+    cluster = Cluster(folder)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(folder)
+
+
+async def until(what: str, probe: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        await asyncio.sleep(0.05)
+
+
+def task(function: str, payload: object = None, *, data: str = "none", seconds: float = 60.0) -> Task:
+    return Task(function, payload, data, seconds, label=f"test {function}")
+
+
+async def driver(
+    address: str, environment: Mapping[str, str], *arguments: str
+) -> tuple[asyncio.subprocess.Process, "asyncio.Task[bytes]"]:
+    """A process that connects as a trainer does, with nothing of Ray in its environment but what is given."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", DRIVER, address, EXECUTE, *arguments),
+        env={**clean, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    return process, asyncio.create_task(process.stdout.read(), name="driver.output")
+
+
+async def test_twenty_tasks_use_all_nodes_one_at_a_time_each(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    await until("three nodes", lambda: executor.capacity().nodes == 3)
+    assert executor.capacity().cpus == 3
+    running = asyncio.gather(*(executor.run(task("where", 0.2)) for _ in range(20)))
+    await until("tasks on every CPU", lambda: executor.capacity().cpus_used == 3)
+    assert len(set(await running)) == 3
+    assert executor.capacity().cpus_used == 0
+
+
+async def test_workers_read_the_bytes_of_the_shared_files(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    parts = [cluster.folder / "1.parquet", cluster.folder / "2.parquet"]
+    for part in parts:
+        part.write_bytes(os.urandom(3_000_000))
+    await executor.share("data", parts)
+    await executor.share("data", [Path("/not/read/again")])
+    digests = [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts]
+    outcomes = await asyncio.gather(*(executor.run(task("digest", data="data")) for _ in range(6)))
+    assert outcomes == [(digests, "1")] * 6
+
+
+async def test_a_dataset_that_was_dropped_is_to_be_shared_again(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    with pytest.raises(WorkerLost, match="nobody is not shared"):
+        await executor.run(task("where", 0, data="nobody"))
+
+
+async def test_a_task_that_raises_fails_with_its_reason(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    with pytest.raises(TaskFailed, match="ValueError: no such column"):
+        await executor.run(task("raise", "no such column"))
+
+
+async def test_a_task_beyond_its_limit_is_killed_in_native_code_too(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    pid_file = cluster.folder / "limit"
+    with pytest.raises(TaskFailed, match=r"took longer than 0\.5 s"):
+        await executor.run(task("hang", str(pid_file), seconds=0.5))
+    await until("the worker process to be gone", lambda: not psutil.pid_exists(int(pid_file.read_text())))
+    assert executor.capacity().cpus_used == 0
+
+
+async def test_cancelling_the_call_kills_the_task(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    pid_file = cluster.folder / "cancelled"
+    call = asyncio.create_task(executor.run(task("hang", str(pid_file))), name="to be cancelled")
+    await until("the task to run", lambda: pid_file.exists() and pid_file.read_text())
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until("the worker process to be gone", lambda: not psutil.pid_exists(int(pid_file.read_text())))
+
+
+async def test_a_worker_process_that_crashes_is_lost_not_failed(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    with pytest.raises(WorkerLost):
+        await executor.run(task("crash"))
+
+
+async def test_nothing_listens_beyond_loopback(cluster: Cluster) -> None:
+    await cluster.executor()
+    listening = [
+        connection.laddr.ip
+        for node in (cluster.head, cluster.worker)
+        for process in node.processes()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+async def test_only_the_epochs_own_credentials_get_in(cluster: Cluster) -> None:
+    right = cluster.head.ray.environment
+    plain: dict[str, str] = {}
+    old_token = cluster.folder / "old-token"
+    old_token.write_text(cluster.credentials(6).token)
+    stranger = cluster.credentials(7, Authority.from_secret(os.urandom(32)))
+    (cluster.folder / "ca.pem").write_bytes(stranger.ca_pem)
+    (cluster.folder / "cert.pem").write_bytes(stranger.cert_pem)
+    (cluster.folder / "stranger-key.pem").write_bytes(stranger.key_pem)
+    other_ca = {
+        **right,
+        "RAY_TLS_CA_CERT": str(cluster.folder / "ca.pem"),
+        "RAY_TLS_SERVER_CERT": str(cluster.folder / "cert.pem"),
+        "RAY_TLS_SERVER_KEY": str(cluster.folder / "stranger-key.pem"),
+    }
+    started = [
+        await driver(cluster.address, environment)
+        for environment in (right, plain, {**right, "RAY_AUTH_TOKEN_PATH": str(old_token)}, other_ca)
+    ]
+    # Ray never says no to a driver without TLS or with a stranger's: it tries again for very long.
+    await asyncio.wait([output for _, output in started], timeout=15)
+    for process, _ in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    accepted, *refused = [(await output).decode() for _, output in started]
+    await asyncio.gather(*(process.wait() for process, _ in started))
+    assert "CONNECTED" in accepted
+    assert [text for text in refused if "CONNECTED" in text] == []
+    assert "Failed to connect to Ray" in refused[1]
+    assert "CERTIFICATE_VERIFY_FAILED" in refused[2]
+
+
+async def test_a_node_of_an_older_epoch_cannot_join(cluster: Cluster) -> None:
+    with pytest.raises(RayStartError, match=r"(?i)token"):
+        await cluster.spare.ray.join(6, cluster.address, cluster.credentials(6))
+    assert cluster.spare.ray.status.role is RayRole.NONE
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(cluster: Cluster) -> None:
+    joining = asyncio.create_task(cluster.spare.ray.join(7, cluster.address, cluster.credentials(7)), name="joining")
+    await until("its process", lambda: cluster.spare.ray.status.alive)
+    session = cluster.spare.session
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+    assert session_members([session]) == []
+    assert cluster.spare.ray.status.role is RayRole.NONE
+
+
+async def test_tasks_of_a_killed_node_are_lost_at_once_and_run_elsewhere(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    running = [asyncio.create_task(executor.run(task("where", 3.0)), name=f"where.{n}") for n in range(3)]
+    await until("tasks on every CPU", lambda: executor.capacity().cpus_used == 3)
+    cluster.victim.die()
+    outcomes = await asyncio.gather(*running, return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["WorkerLost", "str", "str"]
+    assert await executor.run(task("where", 0.0)) in outcomes
+    await until("the node to be counted out", lambda: executor.capacity().nodes == 2)
+    await until("its end to be noticed", lambda: not cluster.victim.ray.status.alive)
+    assert "ended with status" in cluster.victim.ray.status.reason
+
+
+async def test_without_its_head_everything_of_the_epoch_ends_by_itself(cluster: Cluster) -> None:
+    await cluster.disconnect()  # else Ray would abort the tests too
+    pid_file = cluster.folder / "orphan"
+    process, output = await driver(cluster.address, cluster.head.ray.environment, str(pid_file))
+    await until("the task to run", lambda: pid_file.exists() and pid_file.read_text())
+    cluster.head.die()
+    assert await asyncio.wait_for(process.wait(), 15) != 0
+    await output
+    await until("the worker node to give up", lambda: not cluster.worker.ray.status.alive, 20)
+    await until("the task's process to be gone", lambda: not psutil.pid_exists(int(pid_file.read_text())))
+
+
+async def test_the_next_epoch_starts_over_and_stopping_leaves_no_process(cluster: Cluster) -> None:
+    cluster.address = await cluster.worker.ray.start_head(8, cluster.credentials(8))
+    assert cluster.worker.ray.status.epoch == 8
+    assert cluster.worker.ray.status.address == cluster.address
+    assert cluster.worker.ray.status.alive
+    process, output = await driver(cluster.address, cluster.worker.ray.environment)
+    assert await asyncio.wait_for(process.wait(), 20) == 0, (await output).decode()
+    assert b"CONNECTED" in await output
+    session = cluster.worker.session
+    assert len(session_members([session])) >= 4
+    await cluster.worker.ray.stop()
+    assert session_members([session]) == []
+    assert cluster.worker.ray.status.role is RayRole.NONE

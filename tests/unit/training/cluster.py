@@ -1,0 +1,160 @@
+"""A cluster of one node for the trainer's tests: the real log rules, the real blob store, the real local API on a
+real Unix socket; only consensus and peers are those in memory."""
+
+import asyncio
+import contextlib
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from consensus.memory import MemoryNetwork
+from consensus.messages import AddDatasetVersion, BeginEpoch, HeldBlob, JoinMember, NameCluster, SubmitJob
+from consensus.queries import current_version
+from consensus.state import DatasetVersion, Digest, Job, JobId, Json, Member, NodeId, Part
+from node.blobs import BlobStore
+from node.local_api import LocalApi, serve
+from node.serving_view import ViewBuilder
+from node.view_feed import ViewFeed
+from parvada.schema import DatasetRef, JobSpec
+from serving.stats import StatsReply, StatsReport
+from training.agent_link import AgentLink
+from training.ingest import IngestOptions, ingest
+from training.inline import InlineExecutor
+from training.ports import TrainerReport
+from training.spec import resolve_job
+from training.trainer import Trainer
+
+ME = NodeId("a" * 32)
+
+
+class Alone:
+    """Peers of a node that has none, and the ear for its trainer's reports."""
+
+    def __init__(self) -> None:
+        self.reports: list[TrainerReport] = []
+
+    async def fetch(self, digest: Digest, holders: Sequence[NodeId]) -> None:
+        raise AssertionError(f"blob {digest} should be here")
+
+    async def store_durably(self, digest: Digest) -> tuple[NodeId, ...]:
+        return (ME,)
+
+    def accept_stats(self, report: StatsReport) -> StatsReply:
+        raise AssertionError("the trainer sends no statistics")
+
+    def accept_trainer(self, report: TrainerReport) -> None:
+        self.reports.append(report)
+
+
+class OneNode:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log = MemoryNetwork([ME]).logs[ME]
+        self.blobs = BlobStore(root / "blobs")
+        self.alone = Alone()
+        self.tmp = root / "tmp"
+        self._run = tempfile.TemporaryDirectory()  # a short path: the name of a socket has at most 107 bytes
+        self.socket = Path(self._run.name) / "run" / "agent.sock"
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        self.tmp.mkdir()
+        self.blobs.open()
+        await self.log.start()
+        member = Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0)
+        await self.propose(NameCluster("c", "test"), JoinMember(member), BeginEpoch(1, ME))
+        views = ViewFeed(self.log, ViewBuilder(ME, "writes", "a" * 64))
+        api = LocalApi(self.log, views, self.blobs, self.alone, self.alone, self.alone, self.tmp)
+        app = web.Application()
+        app.add_routes(api.routes())
+        app.on_shutdown.append(api.end_streams)
+        self._runner = await serve(app, self.socket)
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.log.stop()
+        self._run.cleanup()
+
+    async def propose(self, *commands: object) -> None:
+        for command in commands:
+            await self.log.propose(command, actor="test")  # type: ignore[arg-type]
+
+    async def add_dataset(self, name: str, content: str, **options: str) -> DatasetVersion:
+        folder = self.root / f"in-{secrets.token_hex(4)}"
+        folder.mkdir()
+        (folder / "file").write_text(content)
+        result = await asyncio.to_thread(ingest, str(folder / "file"), IngestOptions(out_dir=str(folder), **options))  # type: ignore[arg-type]
+        parts, held = [], []
+        for part in result.parts:
+            stored = await self.blobs.adopt(Path(part.path))
+            assert stored.digest == part.digest
+            parts.append(Part(stored.digest, part.rows, part.bytes))
+            held.append(HeldBlob(stored.digest, part.bytes, (ME,)))
+        detail = Json(msgspec.json.encode(result.detail))
+        await self.propose(
+            AddDatasetVersion(
+                name,
+                result.digest,
+                result.rows,
+                result.bytes,
+                tuple(parts),
+                result.target,
+                result.task,
+                detail,
+                tuple(held),
+            )
+        )
+        version = current_version(self.log.state, name)
+        assert version is not None
+        return version
+
+    async def submit(self, spec: JobSpec, job: str) -> JobId:
+        names = [ref.name if isinstance(ref, DatasetRef) else ref for ref in spec.datasets]
+        versions = [current_version(self.log.state, name) for name in names]
+        resolved = resolve_job(spec, [version for version in versions if version is not None])
+        encoded = Json(msgspec.json.encode(spec))
+        await self.propose(SubmitJob(JobId(job), spec.name, encoded, resolved.units, resolved.candidates))
+        return JobId(job)
+
+    def job(self, job: JobId) -> Job:
+        return self.log.state.jobs[job]
+
+    async def wait_for(self, true: Callable[[], bool], seconds: float = 40.0) -> None:
+        """Poll until `true()`; raises TimeoutError."""
+        until = time.monotonic() + seconds
+        while not true():
+            if time.monotonic() > until:
+                raise TimeoutError(f"not true within {seconds:g} s: {self.log.state.jobs}")
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def one_node(root: Path) -> AsyncIterator[OneNode]:
+    node = OneNode(root)
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()
+
+
+@contextlib.asynccontextmanager
+async def trainer(node: OneNode, epoch: int, workers: int = 1) -> AsyncIterator[asyncio.Task[None]]:
+    """The trainer of `epoch`, running in this process, its folds in processes of their own."""
+    link = AgentLink(str(node.socket))
+    await link.start()
+    task = asyncio.create_task(
+        Trainer(link, InlineExecutor(workers), epoch, node.tmp, "inline").run(), name=f"trainer-{epoch}"
+    )
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=15)
+        await link.stop()

@@ -1,0 +1,124 @@
+"""Submitting a job: everything wrong is found with its field and the nearest name; what is right is pinned."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from sklearn.datasets import load_iris
+
+from consensus.state import DatasetVersion
+from parvada.schema import JobSpec, UnitDetail
+from tests.unit.training.data import dataset, mixed_table
+from training.catalog import DEFAULTS, EXCLUDED, estimators
+from training.errors import BadData, BadRequest
+from training.spec import resolve_job
+
+
+@pytest.fixture(scope="module")
+def iris(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    return dataset(tmp_path_factory.mktemp("iris"), load_iris(as_frame=True).frame)[0]
+
+
+def spec(**fields: object) -> JobSpec:
+    return msgspec.convert({"datasets": ["iris"], **fields}, JobSpec)
+
+
+def test_default_job_has_a_good_dozen_with_fixed_seeds(iris: DatasetVersion) -> None:
+    job = resolve_job(spec(seed=4), [iris])
+    assert [c.estimator for c in job.candidates] == list(DEFAULTS["classifier"])
+    assert len(job.candidates) >= 12
+    assert [c.id for c in job.candidates][:2] == ["0.0", "0.1"]
+    assert job == resolve_job(spec(seed=4), [iris])
+    assert {c.seed for c in job.candidates}.isdisjoint(c.seed for c in resolve_job(spec(seed=5), [iris]).candidates)
+    assert (job.units[0].metric, job.units[0].target, job.candidates[0].folds_total) == ("accuracy", "target", 5)
+
+
+def test_all_means_every_estimator_that_can_take_a_table(iris: DatasetVersion) -> None:
+    from sklearn.utils.discovery import all_estimators
+
+    named = {candidate.estimator for candidate in resolve_job(spec(models="all"), [iris]).candidates}
+    assert named == {name for name, _ in all_estimators(type_filter="classifier")} - set(EXCLUDED)
+    assert set(EXCLUDED) <= {name for name, _ in all_estimators()}
+    assert set(DEFAULTS["regressor"]) <= set(estimators("regressor"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "says"),
+    [
+        ({"models": ["RandomForrestClassifier"]}, "unknown_estimator", "did you mean 'RandomForestClassifier'?"),
+        ({"models": ["Ridge"]}, "unknown_estimator", "does not fit the task"),
+        ({"models": ["VotingClassifier"]}, "unknown_estimator", "wraps other estimators"),
+        ({"models": []}, "no_models", "a list of estimators is needed"),
+        ({"models": [{"estimator": "SVC", "params": {"c": 1}}]}, "unknown_parameter", "did you mean 'C'?"),
+        ({"models": [{"estimator": "SVC", "params": {"C": -1}}]}, "invalid_parameter", "'C' parameter of SVC must be"),
+        ({"models": [{"estimator": "SVC", "params": {"C": "x"}}]}, "invalid_parameter", "models[0]"),
+        (
+            {"models": [{"estimator": "RandomForestClassifier", "params": {"n_jobs": 4}}]},
+            "unknown_parameter",
+            "is set by the job itself",
+        ),
+        (
+            {"models": [{"estimator": "SVC", "preprocess": {"scael": "none"}}]},
+            "unknown_parameter",
+            "did you mean 'scale'?",
+        ),
+        ({"models": [{"estimator": "SVC", "search": {"C": {"low": 5, "high": 1}}}]}, "invalid_search", "low < high"),
+        ({"metric": "acuracy"}, "unknown_metric", "did you mean 'accuracy'?"),
+        ({"metric": "r2"}, "unknown_metric", "does not exist for multiclass"),
+        ({"cv": {"folds": 1}}, "invalid_value", "cv.folds is 1: it must be 2 to 20"),
+        ({"cv": {"holdout": 0.9}}, "invalid_value", "cv.holdout"),
+        ({"seed": -1}, "invalid_value", "seed is -1"),
+        ({"search": {"method": "tpe"}}, "unsupported_search", "not supported yet"),
+        ({"publish": {"model": "my model"}}, "invalid_name", "'my model' is not a name"),
+        ({"datasets": [{"name": "iris", "target": "targte"}]}, "unknown_column", "did you mean 'target'?"),
+        ({"datasets": [{"name": "iris", "drop": ["target"]}]}, "invalid_drop", "cannot be dropped"),
+    ],
+)
+def test_what_is_wrong_is_said_when_it_is_submitted(
+    iris: DatasetVersion, fields: dict[str, object], code: str, says: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        resolve_job(spec(**fields), [iris])
+    assert caught.value.code == code
+    assert says in str(caught.value)
+
+
+def test_rare_class_reduces_the_folds_and_says_so(tmp_path: Path) -> None:
+    frame = load_iris(as_frame=True).frame
+    version, _ = dataset(tmp_path, frame[(frame["target"] != 2) | (frame.index >= 146)])
+    unit = resolve_job(spec(), [version]).units[0]
+    detail = msgspec.json.decode(unit.detail, type=UnitDetail)
+    assert detail.folds == 3
+    assert detail.notes == ["folds reduced from 5 to 3: the rarest class has 4 rows"]
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    version, _ = dataset(tmp_path, load_iris(as_frame=True).frame.iloc[48:52])
+    with pytest.raises(BadData, match="4 rows, too few"):
+        resolve_job(spec(cv={"folds": 5, "holdout": 0.5}), [version])
+
+
+def test_other_target_makes_another_task(tmp_path: Path) -> None:
+    version, _ = dataset(tmp_path, mixed_table("binary"))
+    job = resolve_job(spec(datasets=[{"name": "table", "target": "height", "drop": ["y"]}]), [version])
+    assert (job.units[0].task, job.units[0].metric) == ("regression", "r2")
+    assert job.candidates[0].estimator == "LinearRegression"
+
+
+def test_two_datasets_cannot_become_one_model(iris: DatasetVersion) -> None:
+    with pytest.raises(BadRequest, match="several datasets would be published as 'm'"):
+        resolve_job(spec(datasets=["iris", "iris"], publish={"model": "m"}), [iris, iris])
+
+
+def test_search_draws_the_same_trials_for_the_same_seed(iris: DatasetVersion) -> None:
+    fields = {
+        "models": [
+            {"estimator": "SVC", "search": {"C": {"low": 0.1, "high": 10, "log": True}, "kernel": ["rbf", "poly"]}}
+        ],
+        "search": {"method": "random", "trials": 7},
+    }
+    one, other = resolve_job(spec(**fields), [iris]), resolve_job(spec(**fields), [iris])
+    assert len({c.params for c in one.candidates}) == 7
+    assert one == other
+    grid = {"models": [{"estimator": "SVC", "search": {"C": [1, 2, 3], "kernel": ["rbf", "poly"]}}]}
+    assert len(resolve_job(spec(**grid), [iris]).candidates) == 6

@@ -1,0 +1,129 @@
+"""The trainer end to end: from a submitted job to a published model that can be loaded; failover; cancellation."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+import skops.io
+from sklearn.datasets import load_iris
+
+from consensus.messages import BeginEpoch, CancelJob
+from consensus.state import CandidateState, Job, JobState
+from parvada.columns import to_frame
+from parvada.schema import CandidateSpec, CvSpec, FinalResult, JobSpec, LimitSpec, PublishSpec, VersionDetail
+from parvada.trusted import TRUSTED_TYPES
+from tests.unit.training.cluster import ME, OneNode, one_node, trainer
+from training.errors import EpochLost
+
+MODELS: list[str | CandidateSpec] = [
+    "LogisticRegression",
+    "GaussianNB",
+    CandidateSpec(estimator="DecisionTreeClassifier", params={"max_depth": 3}),
+]
+SLOW = CandidateSpec(estimator="MLPClassifier", params={"hidden_layer_sizes": [3000, 3000], "max_iter": 100_000})
+
+
+def iris_csv() -> str:
+    frame = load_iris(as_frame=True).frame
+    frame["target"] = frame["target"].map({0: "setosa", 1: "versicolor", 2: "virginica"})
+    text: str = frame.to_csv(index=False)
+    return text
+
+
+def leaderboard(job: Job) -> dict[str, list[bytes]]:
+    return {c.id: [c.folds[fold].scores for fold in sorted(c.folds)] for c in job.candidates.values()}
+
+
+async def finished(node: OneNode, name: str) -> Job:
+    await node.wait_for(lambda: node.log.state.jobs[name].state in ("succeeded", "failed", "cancelled"))  # type: ignore[index]
+    return node.log.state.jobs[name]  # type: ignore[index]
+
+
+async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path) -> None:
+    async with one_node(tmp_path) as node, trainer(node, 1):
+        await node.add_dataset("iris", iris_csv())
+        await node.submit(JobSpec(datasets=["iris"], models=MODELS), "first")
+        job = await finished(node, "first")
+        assert job.state is JobState.SUCCEEDED
+        assert [len(c.folds) for c in job.candidates.values()] == [5, 5, 5]
+        model = node.log.state.models["iris"]
+        assert model.aliases["production"] == 1
+        version = model.versions[1]
+        detail = msgspec.json.decode(version.detail, type=VersionDetail)
+        assert detail.metrics["accuracy"] > 0.9
+        assert detail.metrics["holdout_accuracy"] > 0.85
+        final = msgspec.json.decode(job.candidates[job.units[0].best].final, type=FinalResult)
+        assert (final.model, final.version) == ("iris", 1)
+        loaded = skops.io.load(node.blobs.path(version.digest), trusted=list(TRUSTED_TYPES))
+        values = [[5.1], [3.5], [1.4], [0.2]]
+        columns = {field.name: value for field, value in zip(detail.signature.inputs, values, strict=True)}
+        assert list(loaded.predict(to_frame(columns, detail.signature.inputs))) == ["setosa"]
+        assert node.alone.reports[-1].mode == "inline"
+        assert not list(node.tmp.iterdir())
+
+        # The same seed gives the same scores; an equal model does not take the alias.
+        await node.submit(JobSpec(datasets=["iris"], models=MODELS), "second")
+        again = await finished(node, "second")
+        assert leaderboard(again) == leaderboard(job)
+        assert node.log.state.models["iris"].latest == 2
+        assert node.log.state.models["iris"].aliases["production"] == 1
+
+
+async def test_next_epoch_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    async with one_node(tmp_path) as node:
+        await node.add_dataset("iris", iris_csv())
+        spec = JobSpec(datasets=["iris"], models=MODELS, cv=CvSpec(folds=4), publish=PublishSpec(when="never"))
+        await node.submit(spec, "undisturbed")
+        async with trainer(node, 1):
+            undisturbed = await finished(node, "undisturbed")
+        name = await node.submit(spec, "disturbed")
+        async with trainer(node, 1) as first:
+            await node.wait_for(lambda: sum(len(c.folds) for c in node.job(name).candidates.values()) >= 3)
+            await node.propose(BeginEpoch(2, ME))
+            with pytest.raises(EpochLost):
+                await asyncio.wait_for(first, 10)
+        done_before = {(c.id, f): r for c in node.job(name).candidates.values() for f, r in c.folds.items()}
+        assert 3 <= len(done_before) < 12
+        async with trainer(node, 2):
+            disturbed = await finished(node, "disturbed")
+        assert leaderboard(disturbed) == leaderboard(undisturbed)
+        assert disturbed.units[0].best == undisturbed.units[0].best
+        assert disturbed.epochs == (1, 2)
+        after = {(c.id, f): r for c in disturbed.candidates.values() for f, r in c.folds.items()}
+        assert {key: after[key] for key in done_before} == done_before, "a finished fold was fitted again"
+        assert {result.epoch for result in after.values()} == {1, 2}
+
+
+async def test_failing_slow_and_hungry_candidates_do_not_hurt_the_others(tmp_path: Path) -> None:
+    async with one_node(tmp_path) as node, trainer(node, 1):
+        await node.add_dataset("iris", iris_csv())
+        bad = CandidateSpec(estimator="KNeighborsClassifier", params={"n_neighbors": 1000})
+        spec = JobSpec(
+            datasets=["iris"],
+            models=[bad, SLOW, "GaussianNB"],
+            cv=CvSpec(folds=2),
+            limits=LimitSpec(fit_seconds=3.0),
+            publish=PublishSpec(when="never"),
+        )
+        await node.submit(spec, "mixed")
+        job = await finished(node, "mixed")
+        assert job.state is JobState.SUCCEEDED
+        wrong, slow_one, good = (job.candidates[f"0.{n}"] for n in range(3))  # type: ignore[index]
+        assert wrong.state is CandidateState.FAILED
+        assert "n_neighbors" in wrong.reason
+        assert slow_one.state is CandidateState.FAILED
+        assert slow_one.reason == "fit took longer than 3 s"
+        assert job.units[0].best == good.id
+        assert not node.log.state.models
+
+
+async def test_cancelled_job_stops_and_leaves_no_process_busy(tmp_path: Path) -> None:
+    async with one_node(tmp_path) as node, trainer(node, 1):
+        await node.add_dataset("iris", iris_csv())
+        name = await node.submit(JobSpec(datasets=["iris"], models=[SLOW]), "slow")
+        await node.wait_for(lambda: bool(node.alone.reports) and node.alone.reports[-1].cpus_used > 0)
+        await node.propose(CancelJob(name))
+        await node.wait_for(lambda: node.alone.reports[-1].cpus_used == 0, 10)
+        await node.submit(JobSpec(datasets=["iris"], models=["GaussianNB"]), "next")
+        assert (await finished(node, "next")).state is JobState.SUCCEEDED

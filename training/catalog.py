@@ -1,0 +1,152 @@
+"""The estimators that can be trained: scikit-learn's own list, our defaults, checked parameters, fixed seeds."""
+
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from training.errors import BadRequest, nearest
+
+# Fast on small data, sound on large: one of each family, and a baseline that every model must beat.
+DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "classifier": {
+        "LogisticRegression": {"max_iter": 500},
+        "LinearDiscriminantAnalysis": {},
+        "GaussianNB": {},
+        "KNeighborsClassifier": {"n_neighbors": 7},
+        "LinearSVC": {"max_iter": 3000},
+        "SVC": {"cache_size": 100},
+        "DecisionTreeClassifier": {"max_depth": 8},
+        "RandomForestClassifier": {"n_estimators": 100},
+        "ExtraTreesClassifier": {"n_estimators": 100},
+        "GradientBoostingClassifier": {"n_estimators": 80},
+        "HistGradientBoostingClassifier": {"max_iter": 80},
+        "AdaBoostClassifier": {"n_estimators": 50},
+        "MLPClassifier": {"hidden_layer_sizes": [64], "max_iter": 200, "early_stopping": True},
+        "DummyClassifier": {},
+    },
+    "regressor": {
+        "LinearRegression": {},
+        "Ridge": {},
+        "Lasso": {"alpha": 0.01},
+        "BayesianRidge": {},
+        "KNeighborsRegressor": {"n_neighbors": 7},
+        "SVR": {"cache_size": 100},
+        "DecisionTreeRegressor": {"max_depth": 8},
+        "RandomForestRegressor": {"n_estimators": 100},
+        "ExtraTreesRegressor": {"n_estimators": 100},
+        "GradientBoostingRegressor": {"n_estimators": 80},
+        "HistGradientBoostingRegressor": {"max_iter": 80},
+        "AdaBoostRegressor": {"n_estimators": 50},
+        "MLPRegressor": {"hidden_layer_sizes": [64], "max_iter": 200, "early_stopping": True},
+        "DummyRegressor": {},
+    },
+}
+
+_NEEDS_ESTIMATOR = "it wraps other estimators, which have to be given"
+_MANY_OUTPUTS = "it learns several targets at once"
+EXCLUDED: Mapping[str, str] = {
+    "ClassifierChain": _NEEDS_ESTIMATOR,
+    "FixedThresholdClassifier": _NEEDS_ESTIMATOR,
+    "MultiOutputClassifier": _NEEDS_ESTIMATOR,
+    "MultiOutputRegressor": _NEEDS_ESTIMATOR,
+    "OneVsOneClassifier": _NEEDS_ESTIMATOR,
+    "OneVsRestClassifier": _NEEDS_ESTIMATOR,
+    "OutputCodeClassifier": _NEEDS_ESTIMATOR,
+    "RegressorChain": _NEEDS_ESTIMATOR,
+    "SelfTrainingClassifier": _NEEDS_ESTIMATOR,
+    "StackingClassifier": _NEEDS_ESTIMATOR,
+    "StackingRegressor": _NEEDS_ESTIMATOR,
+    "TransformedTargetRegressor": _NEEDS_ESTIMATOR,
+    "TunedThresholdClassifierCV": _NEEDS_ESTIMATOR,
+    "VotingClassifier": _NEEDS_ESTIMATOR,
+    "VotingRegressor": _NEEDS_ESTIMATOR,
+    "CategoricalNB": "it takes only category codes, not mixed columns",
+    "IsotonicRegression": "it takes a single column",
+    "CCA": _MANY_OUTPUTS,
+    "PLSCanonical": _MANY_OUTPUTS,
+    "MultiTaskElasticNet": _MANY_OUTPUTS,
+    "MultiTaskElasticNetCV": _MANY_OUTPUTS,
+    "MultiTaskLasso": _MANY_OUTPUTS,
+    "MultiTaskLassoCV": _MANY_OUTPUTS,
+}
+NON_NEGATIVE = frozenset({"ComplementNB", "MultinomialNB"})
+"""These refuse negative inputs: their numbers are scaled to 0..1."""
+
+_FIXED = {"n_jobs": 1, "verbose": 0}
+"""Ours, not the user's: a task has one CPU, and nobody reads its output."""
+
+
+def kind_of(task: str) -> str:
+    return "regressor" if task == "regression" else "classifier"
+
+
+@cache
+def estimators(kind: str) -> Mapping[str, type[Any]]:
+    """Name to class, of all that can be trained on a table, in alphabetical order."""
+    from sklearn.utils.discovery import all_estimators
+
+    return {name: cls for name, cls in all_estimators(type_filter=kind) if name not in EXCLUDED}
+
+
+def default_names(kind: str) -> tuple[str, ...]:
+    return tuple(DEFAULTS[kind])
+
+
+def check(kind: str, name: str, params: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """The parameters of a candidate, with our defaults for it, checked by scikit-learn's own constraints.
+
+    `field` names the place in the job, for messages.
+
+    Raises:
+        BadRequest: unknown_estimator, unknown_parameter, invalid_parameter.
+    """
+    cls = _class(kind, name, field)
+    known = set(_plain(cls).get_params(deep=False)) - {"random_state", *_FIXED}
+    for param in params:
+        if param not in known:
+            ours = param in ("random_state", *_FIXED)
+            why = "is set by the job itself (its seed, one CPU a fit)" if ours else "is not a parameter"
+            raise BadRequest(
+                "unknown_parameter",
+                f"{field}: {param!r} {why} of {name}{'' if ours else nearest(param, known)}",
+                {"field": field, "value": param, "allowed": sorted(known)},
+            )
+    merged = {**DEFAULTS[kind].get(name, {}), **params}
+    try:
+        build(kind, name, merged, seed=0)._validate_params()
+    except (ValueError, TypeError) as error:
+        message = str(error).splitlines()[0][:400]
+        raise BadRequest("invalid_parameter", f"{field}: {message}", {"field": field, "value": dict(params)}) from error
+    return merged
+
+
+def build(kind: str, name: str, params: Mapping[str, Any], seed: int) -> Any:
+    """An unfitted estimator. JSON arrays become tuples, as scikit-learn expects of layer sizes and ranges."""
+    estimator = _plain(estimators(kind)[name])
+    known = estimator.get_params(deep=False)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
+    values.update({key: value for key, value in _FIXED.items() if key in known})
+    if "random_state" in known:
+        values["random_state"] = seed
+    return estimator.set_params(**values)
+
+
+def _plain(cls: type[Any]) -> Any:
+    """With its own defaults. That an estimator will be gone in a later scikit-learn does not matter here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return cls()
+
+
+def _class(kind: str, name: str, field: str) -> type[Any]:
+    known = estimators(kind)
+    if name in known:
+        return known[name]
+    if name in EXCLUDED:
+        message = f"{field}: {name} cannot be trained here: {EXCLUDED[name]}"
+    elif name in estimators("regressor" if kind == "classifier" else "classifier"):
+        message = f"{field}: {name} does not fit the task: a {kind} is needed{nearest(name, known)}"
+    else:
+        message = f"{field}: there is no {kind} {name!r}{nearest(name, known)}"
+    raise BadRequest("unknown_estimator", message, {"field": field, "value": name, "allowed": list(known)})

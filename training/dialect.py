@@ -1,0 +1,209 @@
+"""How a text table is written: encoding, delimiter, header; and, when it is malformed, on which line.
+
+The fast reader (pyarrow) only says that something is wrong; this module finds where, in lines that count from 1.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from training.errors import BadData
+
+DELIMITERS = ",;\t|"
+MAX_COLUMNS = 2_000
+"""So that a dataset's description stays far below the 1 MiB of one log entry."""
+_SAMPLE_LINES = 50
+_MAX_CELL = 1 << 20
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    delimiter: str
+    header: tuple[str, ...]
+    header_lines: int
+    """Physical lines up to the end of the header, blank lines before it included."""
+    bom: bool
+
+
+def sniff(path: Path, delimiter: str | None = None) -> Dialect:
+    """Read the header of a UTF-8 text table; the delimiter is the one that splits the first lines most evenly.
+
+    Raises:
+        BadData: empty_file, not_a_table, encoding, duplicate_column, no_header, too_many_columns, header_only.
+    """
+    head = _read_head(path)
+    sample = _decode_head(path, head)
+    lines = [line for line in sample.splitlines()[:_SAMPLE_LINES] if line.strip()]
+    if not lines:
+        raise BadData("empty_file", "the file is empty: a header line and rows were expected")
+    found = delimiter or _delimiter(lines)
+    header, line_number = _first_record(path, found)
+    return Dialect(found, _checked_header(header), line_number, head.startswith(b"\xef\xbb\xbf"))
+
+
+def _read_head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if not head.strip():
+        raise BadData("empty_file", "the file is empty: a header line and rows were expected")
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            raise BadData("not_a_table", f"this is {name}, not a table that can be read (CSV, Parquet, JSON, Arrow)")
+    if b"\x00" in head:
+        raise BadData("not_a_table", "the file is binary: CSV, CSV.gz, TSV, Parquet, JSON lines or Arrow were expected")
+    return head
+
+
+_MAGIC = {
+    b"PK\x03\x04": "a zip or Excel file",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x7fELF": "a program",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\xff\xfe": "text in UTF-16 (save it as UTF-8)",
+    b"\xfe\xff": "text in UTF-16 (save it as UTF-8)",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
+}
+
+
+def _decode_head(path: Path, head: bytes) -> str:
+    whole = len(head) < 1 << 16
+    cut = head if whole else head[: head.rfind(b"\n") + 1] or head[:-4]
+    try:
+        return cut.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise encoding_error(path) or BadData("encoding", "the file is not UTF-8") from None
+
+
+def encoding_error(path: Path) -> BadData | None:
+    """The first line that is not UTF-8, with a guess at what it is; None if all are."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = line[error.start]
+                guess = line[max(0, error.start - 20) : error.start + 20].decode("latin-1").strip()
+                return BadData(
+                    "encoding",
+                    f"line {number}: byte 0x{byte:02X} is not UTF-8 (as Latin-1 it would read {guess!r}): "
+                    "save the file as UTF-8",
+                    {"row": number},
+                )
+    return None
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The delimiter with the most even and, then, most frequent split."""
+
+    def score(delimiter: str) -> tuple[float, int]:
+        counts = Counter(len(record) for record in csv.reader(lines, delimiter=delimiter))
+        width, times = counts.most_common(1)[0]
+        first = len(next(csv.reader(lines[:1], delimiter=delimiter)))
+        even = times / sum(counts.values())
+        return (0.0, 0) if first < 2 else (even if width > 1 else 0.01, first)
+
+    best = max(DELIMITERS, key=score)
+    if score(best)[1] < 2:
+        raise BadData(
+            "not_a_table",
+            f"only one column was found (first line: {lines[0][:60]!r}): a table of at least two columns, "
+            "separated by comma, semicolon, tab or |, was expected",
+        )
+    return best
+
+
+def _first_record(path: Path, delimiter: str) -> tuple[list[str], int]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_bounded(file), delimiter=delimiter)
+        try:
+            header = next(record for record in reader if record)
+            line_number = reader.line_num
+            if not any(record for record in reader if record and any(cell.strip() for cell in record)):
+                raise BadData("header_only", "the file has a header and no rows")
+        except StopIteration:
+            raise BadData("empty_file", "the file is empty: a header line and rows were expected") from None
+        except csv.Error as error:
+            raise BadData("not_a_table", f"line {reader.line_num}: {error}", {"row": reader.line_num}) from None
+        except UnicodeDecodeError:
+            raise encoding_error(path) or BadData("encoding", "the file is not UTF-8") from None
+    return header, line_number
+
+
+def _bounded(lines: Iterable[str]) -> Iterator[str]:
+    """A "line" of hundreds of megabytes must not fill the memory: the reader's own limit is on cells."""
+    csv.field_size_limit(_MAX_CELL)
+    yield from lines
+
+
+def _checked_header(cells: list[str]) -> tuple[str, ...]:
+    names = tuple(cell.strip() or f"column_{number}" for number, cell in enumerate(cells, 1))
+    if any("." in name and _is_number(name) for name in names):
+        raise BadData("no_header", f"the first line looks like data, not column names: {', '.join(names[:5])}")
+    check_names(names)
+    return names
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Raises BadData: duplicate_column, too_many_columns, not_a_table (a name that cannot be shown)."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        places = [number for number, name in enumerate(names, 1) if name == twice[0]]
+        raise BadData(
+            "duplicate_column",
+            f"the column {twice[0]!r} appears {len(places)} times (columns {', '.join(map(str, places))})",
+            {"column": twice[0]},
+        )
+    if len(names) > MAX_COLUMNS:
+        raise BadData("too_many_columns", f"{len(names)} columns; at most {MAX_COLUMNS} are supported")
+    for name in names:
+        if len(name) > 256 or not name.isprintable():
+            raise BadData("not_a_table", f"a column is named {name[:40]!r}: this does not look like a table's header")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def malformed(path: Path, dialect: Dialect) -> BadData | None:
+    """The first row with another number of cells than the header, or an unclosed quote; None if there is none."""
+    if error := encoding_error(path):
+        return error
+    width = len(dialect.header)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_bounded(file), delimiter=dialect.delimiter, strict=True)
+        start = 1
+        try:
+            for record in reader:
+                if record and len(record) != width:
+                    return BadData(
+                        "ragged_row",
+                        f"line {start} has {len(record)} cells where the header has {width}",
+                        {"row": start, "cells": len(record), "expected": width},
+                    )
+                start = reader.line_num + 1
+        except csv.Error as error:
+            return BadData("not_a_table", f"line {start}: {error}", {"row": start})
+    return None
+
+
+def line_of(path: Path, dialect: Dialect, row: int) -> int:
+    """The line on which data row `row` (counted from 0) starts."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_bounded(file), delimiter=dialect.delimiter)
+        start, index = 1, -1  # the header is record -1
+        for record in reader:
+            if record:
+                if index == row:
+                    return start
+                index += 1
+            start = reader.line_num + 1
+    return start

@@ -1,0 +1,55 @@
+"""The errors of this package. A message says what was wrong, with which value, and what would be right."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+Details = Mapping[str, object]
+"""JSON values only: they go into the `details` of the HTTP answer."""
+
+
+class TrainingError(Exception):
+    """Root of the errors of this package."""
+
+
+class InputError(TrainingError):
+    """Something that a user gave cannot be used. `code` is snake_case; pickles, as it crosses processes."""
+
+    def __init__(self, code: str, message: str, details: Details | None = None) -> None:
+        super().__init__(code, message, details)
+        self.code = code
+        self.message = message
+        self.details: Details = details or {}
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class BadData(InputError):
+    """Data that parses but cannot be used, or does not parse: HTTP 422."""
+
+
+class BadRequest(InputError):
+    """A request with an invalid or unknown value: HTTP 400."""
+
+
+class TaskFailed(TrainingError):
+    """The function raised, or ran longer than its limit. Running it again would fail again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class WorkerLost(TrainingError):
+    """The process or node that ran the task is gone, through no known fault of the task: run it again."""
+
+
+class EpochLost(TrainingError):
+    """This trainer's epoch is over, or its agent or Ray head is gone: the process must end (exit code 3)."""
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` or nothing: the end of a sentence about an unknown name."""
+    names = list(known)
+    lowered = {n.lower(): n for n in reversed(names)}
+    match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f" (did you mean {lowered[match[0]]!r}?)" if match else ""

@@ -1,0 +1,74 @@
+"""Scores of a fitted pipeline on rows it has not seen. Metrics that are not defined there are left out."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sklearn.metrics as sk
+
+Array = Any
+
+
+def score(task: str, model: Any, frame: Any, y: Array, weight: Array | None) -> dict[str, float]:
+    """All metrics of the task (see `training.metrics`) that can be computed.
+
+    `frame`: (rows, features); `y`: (rows,); `weight`: (rows,) or None. Raises what `predict` raises.
+    """
+    predicted = model.predict(frame)
+    if task == "regression":
+        table = _regression(y, np.ravel(predicted), weight)
+    else:
+        table = _classification(task, model, frame, y, predicted, weight)
+    result: dict[str, float] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, compute in table.items():
+            try:
+                value = float(compute())
+            except ValueError:
+                # E.g. the area under a curve of a fold in which a class does not occur.
+                continue
+            if math.isfinite(value):
+                result[name] = value
+    return result
+
+
+def _regression(y: Array, predicted: Array, weight: Array | None) -> dict[str, Callable[[], float]]:
+    return {
+        "r2": lambda: sk.r2_score(y, predicted, sample_weight=weight),
+        "rmse": lambda: sk.root_mean_squared_error(y, predicted, sample_weight=weight),
+        "mae": lambda: sk.mean_absolute_error(y, predicted, sample_weight=weight),
+        "median_ae": lambda: sk.median_absolute_error(y, predicted, sample_weight=weight),
+    }
+
+
+def _classification(
+    task: str, model: Any, frame: Any, y: Array, predicted: Array, weight: Array | None
+) -> dict[str, Callable[[], float]]:
+    classes = list(model.classes_)
+    proba = model.predict_proba(frame) if hasattr(model, "predict_proba") else None
+    table: dict[str, Callable[[], float]] = {
+        "accuracy": lambda: sk.accuracy_score(y, predicted, sample_weight=weight),
+        "balanced_accuracy": lambda: sk.balanced_accuracy_score(y, predicted, sample_weight=weight),
+    }
+    if proba is not None:
+        table["log_loss"] = lambda: sk.log_loss(y, proba, labels=classes, sample_weight=weight)
+    if task == "binary":
+        positive = classes[-1]
+        table["f1"] = lambda: sk.f1_score(y, predicted, pos_label=positive, sample_weight=weight)
+        scores = proba[:, -1] if proba is not None else None
+        if scores is None and hasattr(model, "decision_function"):
+            scores = model.decision_function(frame)
+        if scores is not None:
+            truth = y == positive
+            table["roc_auc"] = lambda: sk.roc_auc_score(truth, scores, sample_weight=weight)
+            table["average_precision"] = lambda: sk.average_precision_score(truth, scores, sample_weight=weight)
+        return table
+    table["f1_macro"] = lambda: sk.f1_score(y, predicted, average="macro", sample_weight=weight)
+    if proba is not None:
+        table["roc_auc_ovr"] = lambda: sk.roc_auc_score(
+            y, proba, multi_class="ovr", labels=classes, sample_weight=weight
+        )
+    return table

@@ -1,0 +1,87 @@
+"""Writes a dataset as Parquet files whose bytes depend on the content alone, however the batches arrived."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+PART_ROWS = 500_000
+PART_BYTES = 48 << 20
+"""A part ends with the row group that passes this; with `_GROUP_VALUES` that keeps it below 64 MiB."""
+_GROUP_ROWS = 1 << 16
+_GROUP_VALUES = 1 << 21
+
+
+class PartFile(msgspec.Struct, frozen=True):
+    path: str
+    rows: int
+    bytes: int
+    digest: str
+    """SHA-256 of the file."""
+
+
+class PartWriter:
+    """Cuts the stream of batches into row groups of a fixed number of rows, and those into parts."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._group = max(1_024, min(_GROUP_ROWS, _GROUP_VALUES // max(1, len(schema))))
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._writer: pa_parquet.ParquetWriter | None = None
+        self._sink: pa.NativeFile | None = None
+        self._path = folder
+        self._rows = 0
+        self._parts: list[PartFile] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        if self._waiting_rows < self._group:
+            return
+        table = pa.Table.from_batches(self._waiting, self._schema)
+        whole = table.num_rows // self._group * self._group
+        for start in range(0, whole, self._group):
+            self._write_group(table.slice(start, self._group))
+        self._waiting = table.slice(whole).to_batches()
+        self._waiting_rows = table.num_rows - whole
+
+    def close(self) -> tuple[PartFile, ...]:
+        """The parts in order. The files are complete, not yet synced: the blob store does that."""
+        if self._waiting_rows:
+            self._write_group(pa.Table.from_batches(self._waiting, self._schema))
+        self._end_part()
+        return tuple(self._parts)
+
+    def _write_group(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._path = self._folder / f"part-{len(self._parts):05d}.parquet"
+            self._sink = pa.OSFile(str(self._path), "wb")
+            self._writer = pa_parquet.ParquetWriter(
+                self._sink, self._schema, compression="zstd", version="2.6", store_schema=True
+            )
+        self._writer.write_table(table.combine_chunks(), row_group_size=self._group)
+        self._rows += table.num_rows
+        if self._rows + self._group > PART_ROWS or (self._sink is not None and self._sink.tell() >= PART_BYTES):
+            self._end_part()
+
+    def _end_part(self) -> None:
+        if self._writer is None or self._sink is None:
+            return
+        self._writer.close()
+        self._sink.close()
+        with self._path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._parts.append(PartFile(str(self._path), self._rows, self._path.stat().st_size, digest))
+        self._writer = self._sink = None
+        self._rows = 0
+
+
+def dataset_digest(parts: Sequence[PartFile]) -> str:
+    """Names the content of a dataset: the same columns and rows, the same digest."""
+    text = "parvada-dataset-1\n" + "".join(f"{part.digest}\n" for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""The scheduler: what to start, stop, refit and finish, from the replicated state and what is in flight. Pure and
+idempotent: called again with nothing changed, it decides nothing new once its decisions are in flight."""
+
+from collections.abc import Iterator, Set
+from functools import lru_cache
+
+import msgspec
+
+from consensus.progress import candidates_of, standings
+from consensus.queries import unfinished_jobs
+from consensus.state import Candidate, CandidateId, CandidateState, ClusterState, Job, JobId, Json
+from parvada.schema import FinalResult, JobSpec
+from training.metrics import greater_is_better
+
+REFIT = -1
+"""Stands for the fold number in the work item of a refit (with the publication that follows it)."""
+
+
+class Work(msgspec.Struct, frozen=True, order=True):
+    """One task: a fold of a candidate, or its refit."""
+
+    job: JobId
+    candidate: CandidateId
+    fold: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Run these, of one job. Folds are committed as started before they run; a refit stands alone."""
+
+    work: tuple[Work, ...]
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Nobody wants this result any more: its job was cancelled, its candidate failed, its time is up."""
+
+    work: tuple[Work, ...]
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The unit needs no more work: `best` was refitted, or is empty and `error` says why."""
+
+    job: JobId
+    unit: int
+    best: CandidateId
+    error: str = ""
+
+
+Decision = Start | Stop | Finish
+
+
+def plan(state: ClusterState, in_flight: Set[Work], slots: int, now: float) -> list[Decision]:
+    """Decide what to do next.
+
+    `in_flight`: what runs here in the current epoch (whatever else the state calls running is lost, and is started
+    again). `slots`: how many tasks may be in flight. `now`: seconds since 1970, for the limit of a job's time.
+    Jobs share the slots evenly, as do the datasets of a parallel job.
+    """
+    views = [_JobView(job, in_flight, now) for job in unfinished_jobs(state)]
+    wanted = {view.job.id: view for view in views}
+    stopped = tuple(sorted(work for work in in_flight if work.job not in wanted or not wanted[work.job].wants(work)))
+    decisions: list[Decision] = [Stop(stopped)] if stopped else []
+    decisions += [finish for view in views for finish in view.finishes()]
+    free = slots - (len(in_flight) - len(stopped))
+    chosen: dict[JobId, list[Work]] = {}
+    for work in _in_turn([view.runnable() for view in views]):
+        if free <= 0:
+            break
+        free -= 1
+        if work.fold == REFIT:
+            decisions.append(Start((work,)))
+        else:
+            chosen.setdefault(work.job, []).append(work)
+    return decisions + [Start(tuple(work)) for work in chosen.values()]
+
+
+def _in_turn(queues: list[Iterator[Work]]) -> Iterator[Work]:
+    """One of each queue, round and round."""
+    while queues:
+        left = []
+        for queue in queues:
+            if (work := next(queue, None)) is not None:
+                yield work
+                left.append(queue)
+        queues = left
+
+
+class _JobView:
+    """One unfinished job as the scheduler sees it."""
+
+    def __init__(self, job: Job, in_flight: Set[Work], now: float) -> None:
+        spec = _spec(job.spec)
+        self.job = job
+        self._in_flight = in_flight
+        self._limit = spec.limits.job_seconds
+        self._late = bool(job.started_at) and now - job.started_at > self._limit
+        open_units = [number for number, unit in enumerate(job.units) if not unit.done]
+        self._units = open_units[:1] if spec.order == "sequential" else open_units
+
+    def wants(self, work: Work) -> bool:
+        candidate = self.job.candidates.get(work.candidate)
+        if candidate is None or self.job.units[candidate.unit].done:
+            return False
+        if work.fold == REFIT:
+            return True
+        return candidate.state is CandidateState.PENDING and work.fold not in candidate.folds and not self._late
+
+    def finishes(self) -> Iterator[Finish]:
+        for unit in self._units:
+            candidates = candidates_of(self.job, unit)
+            if self._open(candidates) or self._refitting(candidates):
+                continue
+            best = self._best(unit, candidates)
+            if best is None:
+                yield Finish(self.job.id, unit, CandidateId(""), self._why_none(candidates))
+            elif best.final:
+                error = f"stopped after {self._limit:g} s (limits.job_seconds)" if _pending(candidates) else ""
+                yield Finish(self.job.id, unit, best.id, error)
+
+    def runnable(self) -> Iterator[Work]:
+        """Work that is not in flight, the units of the job in turn."""
+        return _in_turn([self._runnable(unit) for unit in self._units])
+
+    def _runnable(self, unit: int) -> Iterator[Work]:
+        candidates = candidates_of(self.job, unit)
+        for candidate in self._open(candidates):
+            for fold in range(candidate.folds_total):
+                work = Work(self.job.id, candidate.id, fold)
+                if fold not in candidate.folds and work not in self._in_flight:
+                    yield work
+        if self._open(candidates) or self._refitting(candidates):
+            return
+        best = self._best(unit, candidates)
+        if best is not None and not best.final:
+            yield Work(self.job.id, best.id, REFIT)
+
+    def _open(self, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Candidates whose folds are still to be run."""
+        return () if self._late else _pending(candidates)
+
+    def _refitting(self, candidates: tuple[Candidate, ...]) -> bool:
+        return any(Work(self.job.id, candidate.id, REFIT) in self._in_flight for candidate in candidates)
+
+    def _best(self, unit: int, candidates: tuple[Candidate, ...]) -> Candidate | None:
+        """The best candidate whose refit did not fail."""
+        metric = self.job.units[unit].metric
+        for row in standings(candidates, metric, greater_is_better=greater_is_better(metric)):
+            if row.rank is not None and row.mean is not None and not _final_error(row.candidate.final):
+                return row.candidate
+        return None
+
+    def _why_none(self, candidates: tuple[Candidate, ...]) -> str:
+        reasons = [candidate.reason or _final_error(candidate.final) for candidate in candidates]
+        first = next((reason for reason in reasons if reason), "")
+        if self._late and _pending(candidates):
+            first = f"the job took longer than {self._limit:g} s (limits.job_seconds)"
+        return f"no candidate could be fitted: {first}" if first else "no candidate could be fitted"
+
+
+def _pending(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    return tuple(candidate for candidate in candidates if candidate.state is CandidateState.PENDING)
+
+
+def _final_error(final: Json) -> str:
+    if not final:
+        return ""
+    return msgspec.json.decode(final, type=FinalResult).error or ""
+
+
+@lru_cache(maxsize=256)
+def _spec(text: Json) -> JobSpec:
+    return msgspec.json.decode(text, type=JobSpec)

@@ -1,0 +1,75 @@
+"""What the trainer needs of whatever runs its tasks: the `Executor` protocol, and the report to the agent."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What an executor has: alive nodes, their CPUs, and the CPUs that are taken by running tasks."""
+
+    nodes: int
+    cpus: float
+    cpus_used: float
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One call of a function in a worker process, at one thread.
+
+    The worker calls `training.worker.execute(function, payload, data_key, sources)`, where `sources` are the
+    Parquet files of the shared dataset (paths, or buffers with their bytes).
+    """
+
+    function: str
+    """`module:name`, called as `name(payload, frame)` with the dataset as a pandas frame."""
+    payload: object
+    """A frozen struct; crosses processes by pickle, on channels that belong to one epoch."""
+    data_key: str
+    seconds: float
+    """Wall-clock limit of the running task (time in a queue does not count where the executor can tell).
+    Beyond it the task is killed, native code too, and `run` raises TaskFailed."""
+    label: str = ""
+    """For logs: job, candidate and fold."""
+    cpus: int = 1
+
+
+class Executor(Protocol):
+    """Runs tasks in worker processes. Bounded by its caller, who keeps at most a few more than `capacity().cpus`
+    tasks in flight."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Kill what still runs. Afterwards no process of the executor is left. May be called twice."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """A cheap snapshot that never blocks: may be some seconds old."""
+        ...
+
+    async def share(self, key: str, parts: Sequence[Path]) -> None:
+        """Make a dataset (local Parquet files) available to workers on every node, once; a known key returns
+        at once. An executor keeps a bounded number of datasets and may drop the one not used for longest."""
+        ...
+
+    async def run(self, task: Task) -> object:
+        """Run one task; cancelling the call kills the task.
+
+        Raises:
+            TaskFailed: the function raised, or the limit passed (`fit took longer than 300 s`).
+            WorkerLost: its worker is gone, or its dataset is not shared any more: `share` and run again.
+            EpochLost: the executor itself is gone (the Ray head): nothing will ever run again.
+        """
+        ...
+
+
+class TrainerReport(msgspec.Struct, frozen=True):
+    """What the trainer tells its agent each second."""
+
+    epoch: int
+    nodes: int
+    cpus: float
+    cpus_used: float
+    mode: Literal["ray", "inline"]

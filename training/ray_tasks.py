@@ -1,0 +1,196 @@
+"""The driver's side of Ray, in the trainer process: the `Executor` that runs tasks on all nodes of the epoch."""
+
+import asyncio
+import importlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import ray
+from ray import exceptions
+
+from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
+from training.ports import Capacity, Task
+from training.ray_node import keep_loopback
+
+MAX_DATASETS = 4
+"""Kept in the object store; beyond, the one not used for longest goes. Ray spills to disk what does not fit."""
+EXECUTE = "training.worker:execute"
+POLL_SECONDS = 1.0
+"""Between two looks at which nodes are alive."""
+STOP_SECONDS = 10.0
+REASON_CHARACTERS = 300
+
+
+class Started(msgspec.Struct, frozen=True):
+    """First item of a running task's stream: its process exists and has the data."""
+
+    node: str
+    pid: int
+
+
+class Done(msgspec.Struct, frozen=True):
+    result: object
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """The function raised: as text, because an exception may not survive pickling."""
+
+    reason: str
+
+
+def stream(
+    execute: str, function: str, payload: object, data_key: str, *parts: object
+) -> Iterator[Started | Done | Raised]:
+    """Runs in the worker. A stream of two, so that the driver knows when the task began: the limit counts from then."""
+    yield Started(ray.get_runtime_context().get_node_id(), os.getpid())
+    try:
+        module, _, name = execute.partition(":")
+        result = getattr(importlib.import_module(module), name)(function, payload, data_key, parts)
+    except Exception as error:  # the boundary to the driver: every failure of the function becomes its reason
+        yield Raised(f"{type(error).__name__}: {error}"[:REASON_CHARACTERS])
+    else:
+        yield Done(result)
+
+
+# No retries by Ray: it would start a lost fold again behind the plan's back, under an old epoch's decision. The
+# trainer knows the committed state and repeats what is still wanted.
+_stream = ray.remote(num_returns="streaming", max_retries=0, scheduling_strategy="SPREAD")(stream)
+
+
+def translate(error: exceptions.RayError) -> TrainingError:
+    """Ray's failures in our terms: what a node or process did is to be repeated, what the task did is not."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON_CHARACTERS]
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return TaskFailed(f"killed because its node ran out of memory: {text}")
+    if isinstance(error, exceptions.RayTaskError):
+        # Not from the function itself, see `stream`: its payload or result does not cross processes.
+        return TaskFailed(f"{type(error.cause).__name__}: {error.cause}"[:REASON_CHARACTERS])
+    return WorkerLost(text)
+
+
+class RayExecutor:
+    """Tasks over all nodes of one Ray cluster. When the head is lost Ray aborts this whole process (exit code 1,
+    within 6 s): what called us must be a process that may die."""
+
+    def __init__(self, address: str, execute: str = EXECUTE) -> None:
+        """`execute`: what workers call with function, payload, data key and the files' bytes (uint8 arrays)."""
+        self._address = address
+        self._execute = execute
+        self._nodes = 0
+        self._cpus = 0.0
+        self._cpus_used = 0.0
+        self._datasets: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
+        self._sharing = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._connected = False
+
+    async def start(self) -> None:
+        """Connect to the head on this node.
+
+        Raises:
+            EpochLost: it does not answer, or refuses our certificate or token.
+        """
+        try:
+            await asyncio.to_thread(self._connect)
+            await self._look()
+        except (exceptions.RayError, OSError, RuntimeError) as error:
+            raise EpochLost(f"no Ray at {self._address}: {error}") from error
+        self._connected = True
+        self._watching = asyncio.create_task(self._watch(), name="ray.watch")
+
+    async def stop(self) -> None:
+        self._connected = False
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        self._datasets.clear()
+        # Disconnecting ends the job: the nodes kill its workers, whatever they do.
+        await asyncio.wait_for(asyncio.to_thread(ray.shutdown), STOP_SECONDS)
+
+    def capacity(self) -> Capacity:
+        return Capacity(self._nodes, self._cpus, self._cpus_used)
+
+    async def share(self, key: str, parts: Sequence[Path]) -> None:
+        async with self._sharing:
+            if key not in self._datasets:
+                self._datasets[key] = await asyncio.to_thread(_put, tuple(parts))
+            self._datasets.move_to_end(key)
+            while len(self._datasets) > MAX_DATASETS:
+                self._datasets.popitem(last=False)
+
+    async def run(self, task: Task) -> object:
+        """See `ports.Executor.run`."""
+        self._check()
+        if task.data_key not in self._datasets:
+            raise WorkerLost(f"dataset {task.data_key} is not shared any more")
+        self._datasets.move_to_end(task.data_key)
+        parts = self._datasets[task.data_key]
+        submitting = asyncio.create_task(asyncio.to_thread(self._submit, task, parts), name="ray.submit")
+        try:
+            return await self._follow(task, await asyncio.shield(submitting))
+        except exceptions.RayError as error:
+            self._check()
+            raise translate(error) from error
+        except BaseException:
+            # Out of time or cancelled: kill the process, as native code hears no exception.
+            await asyncio.to_thread(ray.cancel, await submitting, force=True)
+            raise
+
+    async def _follow(self, task: Task, items: AsyncIterator[Any]) -> object:
+        await _next(items)
+        self._cpus_used += task.cpus
+        try:
+            async with asyncio.timeout(task.seconds):
+                outcome = await _next(items)
+        except TimeoutError:
+            raise TaskFailed(f"fit took longer than {task.seconds:g} s") from None
+        finally:
+            self._cpus_used -= task.cpus
+        if isinstance(outcome, Raised):
+            raise TaskFailed(outcome.reason)
+        return outcome.result
+
+    def _submit(self, task: Task, parts: Sequence[Any]) -> Any:
+        name = task.label or task.function
+        remote = _stream.options(name=name, num_cpus=task.cpus)
+        return remote.remote(self._execute, task.function, task.payload, task.data_key, *parts)
+
+    def _check(self) -> None:
+        if not self._connected:
+            raise EpochLost(f"not connected to Ray at {self._address}")
+        if self._watching is not None and self._watching.done():
+            raise EpochLost(f"lost Ray at {self._address}") from self._watching.exception()
+
+    def _connect(self) -> None:
+        keep_loopback()
+        ray.init(
+            address=self._address,
+            _node_ip_address=self._address.rpartition(":")[0],
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        alive = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        self._nodes = len(alive)
+        self._cpus = sum(node["Resources"].get("CPU", 0.0) for node in alive)
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:
+    return await (await anext(items))
+
+
+def _put(parts: Sequence[Path]) -> tuple[Any, ...]:
+    """One object a file, copied from the page cache into shared memory; workers see it without another copy."""
+    return tuple(ray.put(np.asarray(np.memmap(part, dtype=np.uint8, mode="r"))) for part in parts)

@@ -1,0 +1,180 @@
+"""From the replicated state to the tasks that are run: what a fold, a refit and a publication of a candidate are."""
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from consensus.progress import standings
+from consensus.queries import current_version, find_version
+from consensus.state import Candidate, ClusterState, DatasetVersion, Job, Json, Unit
+from parvada.schema import (
+    DatasetDetail,
+    DatasetVersionRef,
+    FinalResult,
+    InputField,
+    JobSpec,
+    UnitDetail,
+    VersionDetail,
+)
+from training.errors import TrainingError
+from training.metrics import METRICS, better, greater_is_better
+from training.plan import REFIT, Work
+from training.ports import Task
+from training.preprocess import PREPROCESS_PREFIX, PreprocessOptions
+from training.tasks import DataView, FoldTask, Recipe, RefitOutcome, RefitTask, SplitPlan
+
+_MAX_CATEGORIES = 100
+"""Listed in a model's signature, for information: an unseen category is accepted anyway."""
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """All that is needed to run one work item."""
+
+    job: Job
+    unit: Unit
+    candidate: Candidate
+    dataset: DatasetVersion
+    task: Task
+
+
+def assignment(state: ClusterState, work: Work) -> Assignment:
+    """Raises TrainingError: the job or its dataset is gone."""
+    job = state.jobs.get(work.job)
+    candidate = job.candidates.get(work.candidate) if job else None
+    if job is None or candidate is None:
+        raise TrainingError(f"job {work.job} has no candidate {work.candidate}")
+    unit = job.units[candidate.unit]
+    dataset = current_version(state, unit.dataset, unit.version)
+    if dataset is None:
+        raise TrainingError(f"dataset {unit.dataset} version {unit.version} is gone")
+    limits = _spec(job.spec).limits
+    recipe, view = _recipe(unit, candidate), data_view(unit, dataset)
+    memory = limits.fit_memory_mb
+    payload: object = FoldTask(view, recipe, work.fold, memory)
+    if work.fold == REFIT:
+        payload = RefitTask(view, recipe, memory)
+    task = Task(
+        function="training.trial:refit" if work.fold == REFIT else "training.trial:run_fold",
+        payload=payload,
+        data_key=dataset.digest,
+        seconds=limits.fit_seconds,
+        label=f"{work.job}/{work.candidate}/{'refit' if work.fold == REFIT else work.fold}",
+    )
+    return Assignment(job, unit, candidate, dataset, task)
+
+
+def data_view(unit: Unit, dataset: DatasetVersion) -> DataView:
+    detail, columns = _unit_detail(unit.detail), _columns(dataset.detail).columns
+    unused = {unit.target, detail.weight, detail.group, *detail.drop}
+    inputs = [
+        InputField(
+            name=column.name,
+            type=column.type,
+            required=not column.nullable,
+            categories=column.categories[:_MAX_CATEGORIES] if column.categories else None,
+        )
+        for column in columns
+        if column.name not in unused
+    ]
+    return DataView(unit.target, unit.task, inputs, detail.weight, detail.group)
+
+
+def _recipe(unit: Unit, candidate: Candidate) -> Recipe:
+    given: dict[str, Any] = msgspec.json.decode(candidate.params)
+    options = {k.removeprefix(PREPROCESS_PREFIX): v for k, v in given.items() if k.startswith(PREPROCESS_PREFIX)}
+    detail = _unit_detail(unit.detail)
+    return Recipe(
+        estimator=candidate.estimator,
+        params={name: value for name, value in given.items() if not name.startswith(PREPROCESS_PREFIX)},
+        preprocess=msgspec.convert(options, PreprocessOptions),
+        seed=candidate.seed,
+        metric=unit.metric,
+        split=SplitPlan(detail.folds, detail.repeats, detail.holdout, detail.seed),
+    )
+
+
+# ---------------------------------------------------------------- publication
+class Publication(msgspec.Struct, frozen=True):
+    """How a refitted candidate is published."""
+
+    model: str
+    alias: str
+    move_alias: bool
+    detail: VersionDetail
+
+
+def publication(state: ClusterState, given: Assignment, outcome: RefitOutcome) -> Publication | None:
+    """None when the job publishes nothing. Raises TrainingError: the outcome has no signature."""
+    rule = _unit_detail(given.unit.detail)
+    if rule.publish_when == "never":
+        return None
+    if outcome.signature is None:
+        raise TrainingError("a refit without a signature cannot be published")
+    detail = VersionDetail(
+        params=msgspec.json.decode(given.candidate.params),
+        signature=outcome.signature,
+        metrics=version_metrics(given.unit, given.candidate, outcome),
+        dataset=DatasetVersionRef(name=given.dataset.name, version=given.dataset.version, digest=given.dataset.digest),
+        libraries=dict(outcome.libraries),
+        engine_reason="models are served by scikit-learn",
+    )
+    move = _moves(state, rule.publish_model, rule.publish_alias, rule.publish_when, given.unit, detail.metrics)
+    return Publication(rule.publish_model, rule.publish_alias, move, detail)
+
+
+def version_metrics(unit: Unit, candidate: Candidate, outcome: RefitOutcome) -> dict[str, float]:
+    """Means over the folds under the metrics' names, the deviation of the unit's own, and those of the holdout."""
+    found: dict[str, float] = {}
+    for metric in METRICS[unit.task]:
+        (row,) = standings([candidate], metric, greater_is_better=greater_is_better(metric))
+        if row.mean is not None:
+            found[metric] = row.mean
+            if metric == unit.metric and row.std is not None:
+                found[f"{metric}_std"] = row.std
+    return found | {f"holdout_{name}": value for name, value in outcome.holdout.items()}
+
+
+def _moves(
+    state: ClusterState,
+    model: str,
+    alias: str,
+    when: Literal["better", "always", "never"],
+    unit: Unit,
+    metrics: dict[str, float],
+) -> bool:
+    """Whether the alias moves: always, or when the version it names now is worse by the same metric of the same
+    task (or cannot be compared)."""
+    known = state.models.get(model)
+    present = find_version(state, model, known.aliases[alias]) if known and alias in known.aliases else None
+    if when == "always" or present is None or present.task != unit.task:
+        return True
+    before = msgspec.json.decode(present.detail, type=VersionDetail).metrics.get(unit.metric)
+    return before is None or better(unit.metric, metrics[unit.metric], before)
+
+
+def final_result(outcome: RefitOutcome, model: str | None = None, version: int | None = None) -> Json:
+    result = FinalResult(
+        holdout=dict(outcome.holdout),
+        model_bytes=len(outcome.model),
+        fit_seconds=outcome.fit_seconds,
+        model=model,
+        version=version,
+        error=outcome.failed or None,
+    )
+    return Json(msgspec.json.encode(result))
+
+
+@lru_cache(maxsize=256)
+def _spec(text: Json) -> JobSpec:
+    return msgspec.json.decode(text, type=JobSpec)
+
+
+@lru_cache(maxsize=256)
+def _unit_detail(text: Json) -> UnitDetail:
+    return msgspec.json.decode(text, type=UnitDetail)
+
+
+@lru_cache(maxsize=64)
+def _columns(text: Json) -> DatasetDetail:
+    return msgspec.json.decode(text, type=DatasetDetail)

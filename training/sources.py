@@ -1,0 +1,273 @@
+"""Files as streams of Arrow batches, whatever their format: CSV, TSV, JSON lines or records, Parquet, Arrow IPC,
+each plain or gzipped. Memory is bounded by a batch (JSON records: by `MAX_JSON_RECORDS`)."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.ipc as pa_ipc
+import pyarrow.parquet as pa_parquet
+
+from training import dialect
+from training.errors import BadData, BadRequest, nearest
+
+FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
+BLOCK_BYTES = 4 << 20
+BATCH_ROWS = 1 << 16
+MAX_JSON_RECORDS = 256 << 20
+"""A JSON array must be read whole; larger ones are asked for as JSON lines."""
+_COPY_BYTES = 1 << 20
+
+
+class Source(Protocol):
+    """A table that can be read more than once."""
+
+    names: tuple[str, ...]
+    textual: bool
+    """True: every column is of type string, and what the texts mean is to be inferred."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Raises BadData where the file is malformed."""
+        ...
+
+    def line(self, row: int) -> int:
+        """The line (text formats) or row number (others) of row `row`, counted from 0; the result counts from 1."""
+        ...
+
+
+def open_source(path: Path, format_name: str, work: Path, max_bytes: int) -> tuple[Source, str]:
+    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file.
+
+    Raises:
+        BadRequest: unknown format.
+        BadData: the file cannot be read as a table, or decompresses to more than `max_bytes`.
+    """
+    if format_name and format_name not in FORMATS:
+        raise BadRequest(
+            "unknown_format",
+            f"format {format_name!r} is not known{nearest(format_name, FORMATS)}; known are {', '.join(FORMATS)}",
+            {"allowed": list(FORMATS)},
+        )
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"\x1f\x8b"):
+        path = _decompress(path, work / f"{path.name}.plain", max_bytes)
+        inner, found = open_source(path, "" if format_name == "csv.gz" else format_name, work, max_bytes)
+        return inner, "csv.gz" if found == "csv" else found
+    if format_name == "csv.gz":
+        raise BadData("not_a_table", "the file is not gzipped, as format csv.gz says")
+    found = format_name or _detect(head)
+    return _open(path, found, max_bytes), found
+
+
+def _open(path: Path, found: str, max_bytes: int) -> Source:
+    try:
+        if found == "parquet":
+            return ParquetSource(path, max_bytes)
+        if found == "arrow":
+            return ArrowSource(path)
+        if found in ("json", "jsonl"):
+            return JsonSource(path, lines=found == "jsonl")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise BadData("not_a_table", f"the file cannot be read as {found}: {_first_line(error)}") from error
+    return CsvSource(path, "\t" if found == "tsv" else None)
+
+
+def _detect(head: bytes) -> str:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return "arrow"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    return {b"[": "json", b"{": "jsonl"}.get(start, "csv")
+
+
+def _decompress(path: Path, to: Path, max_bytes: int) -> Path:
+    written = 0
+    try:
+        with gzip.open(path) as source, to.open("wb") as target:
+            while chunk := source.read(_COPY_BYTES):
+                written += len(chunk)
+                if written > max_bytes:
+                    raise BadData("too_large", f"the file decompresses to more than {max_bytes} bytes")
+                target.write(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadData("not_a_table", f"the gzip file is damaged: {_first_line(error)}") from error
+    return to
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+class CsvSource:
+    """Text with a delimiter, read by pyarrow; when that fails, read again slowly to say on which line."""
+
+    textual = True
+
+    def __init__(self, path: Path, delimiter: str | None) -> None:
+        self._path = path
+        self._dialect = dialect.sniff(path, delimiter)
+        self.names = self._dialect.header
+        self.delimiter = self._dialect.delimiter
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            with pa_csv.open_csv(
+                self._path,
+                read_options=pa_csv.ReadOptions(
+                    use_threads=False,
+                    block_size=BLOCK_BYTES,
+                    column_names=list(self.names),
+                    skip_rows=self._dialect.header_lines,
+                ),
+                parse_options=pa_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=False, check_utf8=True
+                ),
+            ) as reader:
+                last = None
+                for last in reader:
+                    yield last
+            # A quote that is never closed swallows the rest of the file into its last cell.
+            swallowed = last is not None and any("\n" in (c[-1].as_py() or "") for c in last.columns if len(c))
+            if swallowed and (found := dialect.malformed(self._path, self._dialect)):
+                raise found
+        except pa.ArrowInvalid as error:
+            found = dialect.malformed(self._path, self._dialect)
+            raise found or BadData("not_a_table", f"the file cannot be read as CSV: {_first_line(error)}") from error
+
+    def line(self, row: int) -> int:
+        return dialect.line_of(self._path, self._dialect, row)
+
+
+class JsonSource:
+    """Objects, one a line or in one array. Values are taken as texts, so that one rule infers all types."""
+
+    textual = True
+
+    def __init__(self, path: Path, *, lines: bool) -> None:
+        self._path = path
+        self._lines = lines
+        if not lines and path.stat().st_size > MAX_JSON_RECORDS:
+            raise BadData("too_large", f"a JSON array of more than {MAX_JSON_RECORDS} bytes: send it as JSON lines")
+        names: dict[str, None] = {}
+        for _, record in self._records():
+            names.update(dict.fromkeys(record))
+            if len(names) > dialect.MAX_COLUMNS:
+                break
+        if not names:
+            raise BadData("empty_file", "there are no records: objects with one key a column were expected")
+        self.names = tuple(names)
+        dialect.check_names(self.names)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        rows: list[list[str | None]] = []
+        for line, record in self._records():
+            rows.append([_as_text(record.get(name), name, line) for name in self.names])
+            if len(rows) == BATCH_ROWS:
+                yield self._batch(rows)
+                rows = []
+        if rows:
+            yield self._batch(rows)
+
+    def _batch(self, rows: list[list[str | None]]) -> pa.RecordBatch:
+        columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+        return pa.record_batch(columns, names=list(self.names))
+
+    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        if self._lines:
+            with self._path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield number, self._object(msgspec.Raw(line.removeprefix(b"\xef\xbb\xbf")), number)
+            return
+        try:
+            raws = msgspec.json.decode(self._path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadData("not_a_table", f"this is not a JSON array of objects: {_first_line(error)}") from error
+        for number, raw in enumerate(raws, 1):
+            yield number, self._object(raw, number)
+
+    def _object(self, raw: msgspec.Raw, number: int) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(raw, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            where = f"{'line' if self._lines else 'record'} {number}"
+            raise BadData("not_a_table", f"{where} is not a JSON object: {error}", {"row": number}) from error
+
+    def line(self, row: int) -> int:
+        for index, (line, _) in enumerate(self._records()):
+            if index == row:
+                return line
+        return row + 1
+
+
+def _as_text(value: object, name: str, line: int) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    message = f"column {name!r}, row {line}: nested values are not supported"
+    raise BadData("unsupported_type", message, {"column": name, "row": line})
+
+
+class ParquetSource:
+    textual = False
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        with pa_parquet.ParquetFile(path) as file:
+            meta = file.metadata
+            self.names = tuple(file.schema_arrow.names)
+            size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+            if max(size, meta.num_rows * len(self.names)) > max_bytes:
+                raise BadData("too_large", f"the file decompresses to more than {max_bytes} bytes")
+        dialect.check_names(self.names)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            with pa_parquet.ParquetFile(self._path) as file:
+                yield from file.iter_batches(batch_size=BATCH_ROWS)
+        except (pa.ArrowException, OSError) as error:
+            raise BadData("not_a_table", f"the Parquet file is damaged: {_first_line(error)}") from error
+
+    def line(self, row: int) -> int:
+        return row + 1
+
+
+class ArrowSource:
+    """Arrow IPC: the file or the stream format."""
+
+    textual = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            self._stream = file.read(6) != b"ARROW1"
+        with pa.OSFile(str(path)) as file:
+            opened = pa_ipc.open_stream(file) if self._stream else pa_ipc.open_file(file)
+            self.names = tuple(opened.schema.names)
+        dialect.check_names(self.names)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            with pa.OSFile(str(self._path)) as file:
+                if self._stream:
+                    yield from pa_ipc.open_stream(file)
+                    return
+                reader = pa_ipc.open_file(file)
+                for index in range(reader.num_record_batches):
+                    yield reader.get_batch(index)
+        except (pa.ArrowException, OSError) as error:
+            raise BadData("not_a_table", f"the Arrow file is damaged: {_first_line(error)}") from error
+
+    def line(self, row: int) -> int:
+        return row + 1

@@ -1,0 +1,217 @@
+"""From what a user asked for to what will run: a job's datasets pinned, its settings resolved, its candidates
+listed with their seeds. Everything that can be wrong with a job is found here, when it is submitted."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from consensus.messages import NewCandidate
+from consensus.state import CandidateId, DatasetVersion, Json, Unit
+from parvada.schema import CandidateSpec, Column, DatasetDetail, DatasetRef, JobSpec, UnitDetail
+from training import catalog, search
+from training.errors import BadData, BadRequest, nearest
+from training.folds import held_groups, held_rows
+from training.metrics import resolve_metric
+from training.preprocess import PREPROCESS_PREFIX, parse_options
+from training.target import MAX_CLASSES, MAX_INTEGER_CLASSES
+
+MAX_CANDIDATES = 2_000
+"""Of a job: its command stays below the 1 MiB of one log entry."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "cv.folds": (2, 20),
+    "cv.repeats": (1, 10),
+    "cv.holdout": (0, 0.5),
+    "limits.fit_seconds": (1, 86_400),
+    "limits.job_seconds": (1, 30 * 86_400),
+    "limits.fit_memory_mb": (64, 1 << 20),
+    "search.trials": (1, 1_000),
+    "seed": (0, 2**32 - 1),
+}
+
+
+class ResolvedJob(msgspec.Struct, frozen=True):
+    units: tuple[Unit, ...]
+    candidates: tuple[NewCandidate, ...]
+
+
+def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion]) -> ResolvedJob:
+    """Check `spec` and make its units and candidates. `datasets[i]` is the version that `spec.datasets[i]` means.
+
+    Raises:
+        BadRequest: a value that is unknown or out of range; `details` has field, value and what is allowed.
+        BadData: a dataset that is too small.
+    """
+    _check_ranges(spec)
+    if not spec.datasets or len(spec.datasets) != len(datasets):
+        raise BadRequest("no_datasets", "datasets: at least one dataset is needed", {"field": "datasets"})
+    units: list[Unit] = []
+    candidates: list[NewCandidate] = []
+    for number, (asked, dataset) in enumerate(zip(spec.datasets, datasets, strict=True)):
+        ref = asked if isinstance(asked, DatasetRef) else DatasetRef(name=asked)
+        unit = _unit(spec, ref, dataset, f"datasets[{number}]")
+        units.append(unit)
+        candidates += _candidates(spec, number, unit)
+    if len(candidates) > MAX_CANDIDATES:
+        raise BadRequest("too_many_candidates", f"the job has {len(candidates)} candidates, at most {MAX_CANDIDATES}")
+    _check_models_differ(units)
+    return ResolvedJob(tuple(units), tuple(candidates))
+
+
+def _check_ranges(spec: JobSpec) -> None:
+    for field, (low, high) in _RANGES.items():
+        value: Any = spec
+        for part in field.split("."):
+            value = getattr(value, part)
+        if not low <= value <= high:
+            raise BadRequest(
+                "invalid_value",
+                f"{field} is {value}: it must be {low} to {high}",
+                {"field": field, "value": value, "allowed": {"low": low, "high": high}},
+            )
+    if not _NAME.fullmatch(spec.publish.alias):
+        raise _invalid_name("publish.alias", spec.publish.alias)
+
+
+def _invalid_name(field: str, value: str) -> BadRequest:
+    return BadRequest(
+        "invalid_name",
+        f"{field}: {value!r} is not a name: letters, digits, dot, dash and underscore, at most 128, are allowed",
+        {"field": field, "value": value},
+    )
+
+
+def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -> Unit:
+    detail = msgspec.json.decode(dataset.detail, type=DatasetDetail)
+    columns = {column.name: column for column in detail.columns}
+    for role, name in (("target", ref.target), *(("drop", name) for name in ref.drop)):
+        if name is not None and name not in columns:
+            raise BadRequest(
+                "unknown_column",
+                f"{field}.{role}: {dataset.name} has no column {name!r}{nearest(name, columns)}",
+                {"field": f"{field}.{role}", "value": name, "allowed": list(columns)[:100]},
+            )
+    target = ref.target or dataset.target
+    task = dataset.task if target == dataset.target else _task_of(columns[target], field)
+    weight = None if detail.weight in (target, *ref.drop) else detail.weight
+    group = None if detail.group in (target, *ref.drop) else detail.group
+    used = [name for name in columns if name not in (target, weight, group, *ref.drop)]
+    if target in ref.drop or not used:
+        what = f"the target {target!r} cannot be dropped" if target in ref.drop else "no column is left to learn from"
+        raise BadRequest("invalid_drop", f"{field}.drop: {what}", {"field": f"{field}.drop", "value": ref.drop})
+    smallest = detail.smallest_class if target == dataset.target else None
+    groups = columns[group].distinct if group else None
+    folds, notes = _fit_folds(spec, dataset, smallest, groups)
+    model = spec.publish.model.replace("{dataset}", dataset.name).replace("{target}", target)
+    if not _NAME.fullmatch(model):
+        raise _invalid_name("publish.model", model)
+    unit_detail = UnitDetail(
+        drop=list(ref.drop),
+        folds=folds,
+        repeats=spec.cv.repeats,
+        holdout=spec.cv.holdout,
+        seed=spec.seed,
+        publish_model=model,
+        publish_alias=spec.publish.alias,
+        publish_when=spec.publish.when,
+        weight=weight,
+        group=group,
+        notes=notes,
+    )
+    metric = resolve_metric(spec.metric, task)
+    return Unit(dataset.name, dataset.version, target, task, metric, Json(msgspec.json.encode(unit_detail)))
+
+
+def _task_of(column: Column, field: str) -> str:
+    """The task that another target than the dataset's own makes."""
+    problem = ""
+    if column.distinct < 2:
+        problem = f"has {column.distinct} distinct values: there is nothing to learn"
+    elif column.type in ("datetime", "text"):
+        problem = f"is of type {column.type}: numbers or labels can be learned"
+    elif column.type == "category" and column.distinct > MAX_CLASSES:
+        problem = f"has {column.distinct} classes, at most {MAX_CLASSES} can be learned"
+    if problem:
+        details = {"field": f"{field}.target", "value": column.name}
+        raise BadRequest("invalid_target", f"{field}.target: {column.name!r} {problem}", details)
+    if column.distinct == 2 and column.type != "number":
+        return "binary"
+    if column.type == "number" or (column.type == "integer" and column.distinct > MAX_INTEGER_CLASSES):
+        return "regression"
+    return "multiclass"
+
+
+def _fit_folds(
+    spec: JobSpec, dataset: DatasetVersion, smallest: int | None, groups: int | None
+) -> tuple[int, list[str]]:
+    """The number of folds that the data allow, and a note where that is fewer than asked for."""
+    share = spec.cv.holdout
+    allowed = (dataset.rows - held_rows(dataset.rows, share)) // 2
+    reason = f"the dataset has {dataset.rows} rows"
+    if smallest is not None and smallest - held_rows(smallest, share) < allowed:
+        allowed = max(2, smallest - held_rows(smallest, share)) if allowed >= 2 else allowed
+        reason = f"the rarest class has {smallest} row{'s' if smallest > 1 else ''}"
+    if groups is not None and groups - held_groups(groups, share) < allowed:
+        allowed = groups - held_groups(groups, share)
+        reason = f"there are {groups} groups"
+    if allowed < 2:
+        raise BadData("too_few_rows", f"dataset {dataset.name}: {reason}, too few for cross-validation")
+    if allowed >= spec.cv.folds:
+        return spec.cv.folds, []
+    return allowed, [f"folds reduced from {spec.cv.folds} to {allowed}: {reason}"]
+
+
+def _candidates(spec: JobSpec, number: int, unit: Unit) -> list[NewCandidate]:
+    kind = catalog.kind_of(unit.task)
+    detail = msgspec.json.decode(unit.detail, type=UnitDetail)
+    found: list[NewCandidate] = []
+    for field, asked in _asked(spec, kind):
+        preprocess = parse_options(asked.preprocess, f"{field}.preprocess")
+        options = {PREPROCESS_PREFIX + name: value for name, value in msgspec.structs.asdict(preprocess).items()}
+        options = {k: v for k, v in options.items() if k.removeprefix(PREPROCESS_PREFIX) in asked.preprocess}
+        seed = _seed(spec.seed, number, len(found))
+        for params in search.expand(asked.estimator, asked.params, asked.search, spec.search, seed, field):
+            checked = catalog.check(kind, asked.estimator, params, field)
+            found.append(
+                NewCandidate(
+                    id=CandidateId(f"{number}.{len(found)}"),
+                    unit=number,
+                    estimator=asked.estimator,
+                    params=Json(msgspec.json.encode({**checked, **options})),
+                    seed=_seed(spec.seed, number, len(found)),
+                    folds_total=detail.folds * detail.repeats,
+                )
+            )
+    return found
+
+
+def _asked(spec: JobSpec, kind: str) -> list[tuple[str, CandidateSpec]]:
+    if spec.models == "default":
+        return [("models", CandidateSpec(estimator=name)) for name in catalog.default_names(kind)]
+    if spec.models == "all":
+        return [("models", CandidateSpec(estimator=name)) for name in catalog.estimators(kind)]
+    if not spec.models:
+        raise BadRequest("no_models", 'models: "default", "all" or a list of estimators is needed', {"field": "models"})
+    return [
+        (f"models[{i}]", asked if isinstance(asked, CandidateSpec) else CandidateSpec(estimator=asked))
+        for i, asked in enumerate(spec.models)
+    ]
+
+
+def _seed(seed: int, unit: int, number: int) -> int:
+    """31 bits, the same for the same job, unit and number whichever node computes it."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{unit}/{number}".encode()).digest()[:4]) >> 1
+
+
+def _check_models_differ(units: Sequence[Unit]) -> None:
+    names = [msgspec.json.decode(unit.detail, type=UnitDetail).publish_model for unit in units]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadRequest(
+            "same_model",
+            f"publish.model: several datasets would be published as {twice!r}: use {{dataset}} or {{target}} in it",
+            {"field": "publish.model", "value": twice},
+        )

@@ -1,0 +1,296 @@
+"""Main of the trainer process: plans from the replicated state, commits what it starts, runs it, commits the results.
+
+It runs only on the node that holds the epoch. Everything it commits carries that epoch; when the epoch is over the
+process ends with code 3, and whoever holds the next one goes on from the state.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from consensus.messages import (
+    Command,
+    FinishUnit,
+    FoldDone,
+    FoldFailed,
+    HeldBlob,
+    PublishVersion,
+    RecordFinal,
+    RecordFolds,
+    StartFolds,
+)
+from consensus.ports import CommandRejected
+from consensus.state import DatasetVersion, Json
+from training.agent_link import AgentLink, Proposed, StoredBlob
+from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
+from training.inline import InlineExecutor
+from training.plan import REFIT, Finish, Start, Stop, Work, plan
+from training.ports import Executor, TrainerReport
+from training.recipes import Assignment, assignment, final_result, publication
+from training.recorder import Recorder
+from training.tasks import FoldOutcome, RefitOutcome
+
+log = logging.getLogger("training.trainer")
+
+EPOCH_LOST = 3
+"""Exit code: this epoch, its agent or its Ray is gone."""
+_TICK_SECONDS = 1.0
+_REPORT_SECONDS = 1.0
+_RETRY_SECONDS = 2.0
+_MAX_LOSSES = 3
+"""A task whose worker died so often is taken for the cause."""
+
+
+class Trainer:
+    """Runs jobs of one epoch with one executor. `tmp`: a folder on the file system of the blob store."""
+
+    def __init__(
+        self, link: AgentLink, executor: Executor, epoch: int, tmp: Path, mode: Literal["ray", "inline"]
+    ) -> None:
+        self._link = link
+        self._executor = executor
+        self._epoch = epoch
+        self._tmp = tmp
+        self._mode = mode
+        self._recorder = Recorder(epoch, self._commit_folds)
+        self._works: dict[Work, asyncio.Task[None]] = {}
+        self._stopping: set[Work] = set()
+        self._parts: dict[str, list[Path]] = {}
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Runs until cancelled. Raises EpochLost."""
+        await self._executor.start()
+        background = [
+            self._guarded(self._recorder.run(), "record-folds"),
+            self._guarded(self._report(), "report"),
+        ]
+        try:
+            while True:
+                self._link.changed.clear()
+                await self._step()
+                await self._wait_for_change()
+        finally:
+            tasks = [*background, *self._works.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=10)
+            await self._executor.stop()
+
+    async def _wait_for_change(self) -> None:
+        try:
+            async with asyncio.timeout(_TICK_SECONDS):
+                await self._link.changed.wait()
+        except TimeoutError:
+            return  # the clock moved on: limits of time are looked at again
+
+    async def _step(self) -> None:
+        self._link.check()
+        if self._failure is not None:
+            raise self._failure
+        state = self._link.state
+        if state.epoch.number > self._epoch:
+            raise EpochLost(f"epoch {self._epoch} is over: {state.epoch.number} is current")
+        if state.epoch.number < self._epoch:
+            return
+        for decision in plan(state, self._works.keys(), self._slots(), time.time()):
+            match decision:
+                case Stop(work):
+                    self._stop(work)
+                case Finish(job, unit, best, error):
+                    await self._commit(FinishUnit(self._epoch, job, unit, best, error))
+                case Start(work):
+                    await self._start(work)
+
+    def _slots(self) -> int:
+        cpus = int(self._executor.capacity().cpus)
+        # One or a few wait at the executor, so that no CPU idles while a result is being committed.
+        return cpus + max(1, cpus // 4) if cpus else 0
+
+    def _stop(self, works: tuple[Work, ...]) -> None:
+        for work in works:
+            if work not in self._stopping:
+                self._stopping.add(work)
+                self._works[work].cancel()
+
+    async def _start(self, works: tuple[Work, ...]) -> None:
+        folds = tuple((work.candidate, work.fold) for work in works if work.fold != REFIT)
+        if folds and await self._commit(StartFolds(self._epoch, works[0].job, folds)) is None:
+            return
+        for work in works:
+            task = self._works[work] = self._guarded(self._work(work), f"{work.job}/{work.candidate}/{work.fold}")
+            task.add_done_callback(partial(self._ended, work))
+
+    def _ended(self, work: Work, _: asyncio.Task[None]) -> None:
+        self._works.pop(work, None)
+        self._stopping.discard(work)
+        self._link.changed.set()
+
+    # ---------------------------------------------------------------- one work item
+    async def _work(self, work: Work) -> None:
+        try:
+            given = assignment(self._link.state, work)
+            await (self._refit(work, given) if work.fold == REFIT else self._fold(work, given))
+        except EpochLost:
+            raise
+        except TrainingError as error:
+            # Nothing is wrong with the task itself (a blob whose holders are away, say): the plan starts it again.
+            log.warning("task.delayed: %s: %s", work, error)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _fold(self, work: Work, given: Assignment) -> None:
+        outcome = await self._outcome(given)
+        if isinstance(outcome, str):
+            outcome = FoldOutcome(failed=outcome)
+        if not isinstance(outcome, FoldOutcome):
+            raise TypeError(f"a fold gave {type(outcome).__name__}")
+        if outcome.failed:
+            await self._recorder.record(work.job, FoldFailed(work.candidate, work.fold, outcome.failed))
+            return
+        scores = Json(msgspec.json.encode(outcome.scores))
+        done = FoldDone(work.candidate, work.fold, scores, outcome.fit_seconds, outcome.predict_us_per_row)
+        await self._recorder.record(work.job, done)
+
+    async def _refit(self, work: Work, given: Assignment) -> None:
+        outcome = await self._outcome(given)
+        if isinstance(outcome, str):
+            outcome = RefitOutcome(failed=outcome)
+        if not isinstance(outcome, RefitOutcome):
+            raise TypeError(f"a refit gave {type(outcome).__name__}")
+        published = None if outcome.failed else publication(self._link.state, given, outcome)
+        if published is None:
+            await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final_result(outcome)))
+            return
+        blob = await self._stored(outcome.model)
+        final = final_result(outcome, published.model)
+        command = PublishVersion(
+            epoch=self._epoch,
+            job=work.job,
+            candidate=work.candidate,
+            model=published.model,
+            digest=blob.digest,
+            bytes=blob.bytes,
+            task=given.unit.task,
+            estimator=given.candidate.estimator,
+            engine="sklearn",
+            detail=Json(msgspec.json.encode(published.detail)),
+            blob=HeldBlob(blob.digest, blob.bytes, blob.holders),
+            alias=published.alias,
+            move_alias=published.move_alias,
+            final=final,
+        )
+        committed = await self._commit(command)
+        version = (committed.value or {}).get("version") if committed else None
+        if isinstance(version, int):
+            final = final_result(outcome, published.model, version)
+            await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final))
+
+    async def _stored(self, model: bytes) -> StoredBlob:
+        path = self._tmp / f"{uuid.uuid4().hex}.skops"
+        try:
+            await asyncio.to_thread(path.write_bytes, model)
+            return await self._link.store(path)
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _outcome(self, given: Assignment) -> object:
+        """The task's result, or the reason (str) why it cannot have one."""
+        reason = ""
+        for _ in range(_MAX_LOSSES):
+            try:
+                await self._executor.share(given.dataset.digest, await self._local_parts(given.dataset))
+                return await self._executor.run(given.task)
+            except TaskFailed as failed:
+                return failed.reason
+            except WorkerLost as lost:
+                reason = str(lost)
+                log.warning("task.lost: %s: %s", given.task.label, lost)
+        return f"its worker process ended {_MAX_LOSSES} times: {reason}"
+
+    async def _local_parts(self, dataset: DatasetVersion) -> list[Path]:
+        if dataset.digest not in self._parts:
+            self._parts[dataset.digest] = [await self._link.blob(part.digest) for part in dataset.parts]
+        return self._parts[dataset.digest]
+
+    # ---------------------------------------------------------------- commands
+    async def _commit(self, command: Command) -> Proposed | None:
+        """None when the state has moved on and the command makes no sense any more (its job was cancelled)."""
+        try:
+            return await self._link.propose(command)
+        except CommandRejected as rejected:
+            if rejected.code == "stale_epoch":
+                raise EpochLost(rejected.reason) from rejected
+            log.warning("command.rejected: %s: %s", type(command).__name__, rejected.reason)
+            return None
+
+    async def _commit_folds(self, command: RecordFolds) -> None:
+        await self._commit(command)
+
+    async def _report(self) -> None:
+        while True:
+            now = self._executor.capacity()
+            await self._link.report(TrainerReport(self._epoch, now.nodes, now.cpus, now.cpus_used, self._mode))
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    def _guarded(self, run: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A named task whose failure ends the trainer."""
+        task = asyncio.create_task(run, name=name)
+        task.add_done_callback(self._note_failure)
+        return task
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
+            self._failure = error
+            self._link.changed.set()
+
+
+def make_executor(ray_address: str, cpus: int) -> tuple[Executor, Literal["ray", "inline"]]:
+    """Ray where there is an address, else processes of this machine: a stated mode, never a fallback."""
+    if not ray_address:
+        return InlineExecutor(cpus), "inline"
+    from training.ray_tasks import RayExecutor
+
+    return RayExecutor(ray_address), "ray"
+
+
+async def serve() -> None:
+    """Run with the settings of the environment (see the agent) until SIGTERM. Raises EpochLost."""
+    loop = asyncio.get_running_loop()
+    current = asyncio.current_task()
+    if current is not None:
+        loop.add_signal_handler(signal.SIGTERM, current.cancel)
+    cpus = int(float(os.environ.get("PARVADA_CPUS") or 0)) or os.cpu_count() or 1
+    link = AgentLink(os.environ["PARVADA_LOCAL_SOCKET"])
+    try:
+        await link.start()
+        executor, mode = make_executor(os.environ.get("PARVADA_RAY_ADDRESS", ""), cpus)
+        epoch = int(os.environ["PARVADA_EPOCH"])
+        await Trainer(link, executor, epoch, Path(os.environ["PARVADA_TMP"]), mode).run()
+    finally:
+        await link.stop()
+
+
+def main() -> int:
+    logging.basicConfig(level=os.environ.get("PARVADA_LOG_LEVEL", "INFO").upper(), stream=sys.stderr)
+    try:
+        asyncio.run(serve())
+    except asyncio.CancelledError:
+        return 0
+    except EpochLost as lost:
+        log.warning("epoch.lost: %s", lost)
+        return EPOCH_LOST
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
