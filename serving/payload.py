@@ -1,0 +1,243 @@
+"""Our own request and answer formats: JSON rows, JSON columns with data, and CSV, checked against the signature.
+
+What the values of a column may be is decided by `parvada.columns`, the conversion that training uses as well.
+"""
+
+import csv
+import difflib
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+import msgspec
+
+from parvada import schema
+from parvada.columns import ColumnError, to_frame
+from serving import engines
+from serving.engines import Engine
+from serving.errors import BadInput, TooLarge
+from serving.labels import as_key, as_labels
+from serving.view import ModelView, VersionView
+
+if TYPE_CHECKING:
+    import pandas
+
+_SHOWN_CHARACTERS: Final = 200
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A decoded request: columns of equal length by name, and the outputs asked for (None: the format's own)."""
+
+    columns: Mapping[str, Sequence[Any]]
+    rows: int
+    outputs: tuple[str, ...] | None = None
+    text: bool = False
+    """All values are texts of a CSV file."""
+    id: str | None = None
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Who answers."""
+
+    model: ModelView
+    version: VersionView
+    engine: Engine
+
+
+class Codec(Protocol):
+    """One format: bytes to `Request`, results to bytes. Called in a thread, by many at once.
+
+    `decode` raises `BadInput` or `TooLarge`, `outputs` raises `BadInput`.
+    """
+
+    def decode(self, body: bytes, version: VersionView) -> Request: ...
+
+    def outputs(self, request: Request, served: Served) -> tuple[str, ...]: ...
+
+    def encode(self, request: Request, served: Served, results: "Mapping[str, engines.Array]") -> bytes: ...
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """Rows stay undecoded until they are counted: ten million values are refused before they take memory."""
+
+    rows: list[msgspec.Raw] | None = None
+    columns: list[str] | None = None
+    data: list[msgspec.Raw] | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_ROW = msgspec.json.Decoder(dict[str, Any])
+_CELLS = msgspec.json.Decoder(list[Any])
+
+
+def to_features(request: Request, version: VersionView) -> "pandas.DataFrame":
+    """The frame that the pipeline takes. Raises `BadInput` naming column, row and value."""
+    try:
+        return to_frame(request.columns, version.signature.inputs, text=request.text)
+    except ColumnError as error:
+        raise BadInput(
+            f"{error}"[:1000], column=error.column, row=error.row, value=_shown(error.value), reason=error.reason
+        ) from error
+
+
+def check_size(rows: int, columns: int, max_values: int) -> None:
+    """Raises `BadInput` for no rows, `TooLarge` for too many values."""
+    if rows == 0:
+        raise BadInput("There are no rows to predict")
+    if rows * columns > max_values:
+        raise TooLarge(
+            f"{rows} rows of {columns} columns are more than the {max_values} values that one request may have",
+            rows=rows,
+            columns=columns,
+            max_values=max_values,
+        )
+
+
+def check_columns(names: Sequence[str], version: VersionView) -> None:
+    """Raises `BadInput` for a column given twice, an unknown one, or a missing required one."""
+    known = [field.name for field in version.signature.inputs]
+    given = set(names)
+    if len(given) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"column {twice!r} is given twice", column=twice)
+    unknown = sorted(given.difference(known))
+    if unknown:
+        refuse_unknown(unknown[0], known)
+    missing = [f.name for f in version.signature.inputs if f.required and f.name not in given]
+    if missing:
+        raise BadInput(f"column {missing[0]!r} is missing; needed: {missing}", column=missing[0], missing=missing)
+
+
+def refuse_unknown(name: str, known: Sequence[str], row: int | None = None) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; the model's columns are {list(known[:50])}"
+    where = "" if row is None else f", row {row}"
+    raise BadInput(f"column {name!r}{where}: the model has no such column{hint}", column=name, row=row, nearest=near)
+
+
+def _shown(value: object) -> Any:
+    """A value as it may stand in an error: a short JSON scalar."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+class JsonCodec(msgspec.Struct, frozen=True):
+    """`{"rows": [{column: value}]}` or `{"columns": [...], "data": [[...]]}`."""
+
+    max_values: int
+
+    def decode(self, body: bytes, version: VersionView) -> Request:
+        decoded = _decode_body(body)
+        if decoded.rows is not None and decoded.columns is None and decoded.data is None:
+            return self._from_rows(decoded.rows, version)
+        if decoded.rows is None and decoded.columns is not None and decoded.data is not None:
+            return self._from_data(decoded.columns, decoded.data, version)
+        raise BadInput('The body must have either "rows", or "columns" and "data"')
+
+    def outputs(self, request: Request, served: Served) -> tuple[str, ...]:
+        return tuple(o for o in (engines.PREDICT, engines.PROBA) if o in served.engine.outputs)
+
+    def encode(self, request: Request, served: Served, results: "Mapping[str, engines.Array]") -> bytes:
+        return encode_answer(served, results)
+
+    def _from_rows(self, raw: list[msgspec.Raw], version: VersionView) -> Request:
+        known = [field.name for field in version.signature.inputs]
+        check_size(len(raw), len(known), self.max_values)
+        rows = [_decode_row(item, number) for number, item in enumerate(raw, 1)]
+        allowed = frozenset(known)
+        seen: set[str] = set()
+        for number, row in enumerate(rows, 1):
+            if not row.keys() <= allowed:
+                refuse_unknown(min(row.keys() - allowed), known, number)
+            seen.update(row)
+        check_columns(sorted(seen), version)
+        return Request({name: [row.get(name) for row in rows] for name in known if name in seen}, len(rows))
+
+    def _from_data(self, columns: list[str], raw: list[msgspec.Raw], version: VersionView) -> Request:
+        check_columns(columns, version)
+        check_size(len(raw), len(columns), self.max_values)
+        rows = [_decode_cells(item, number, len(columns)) for number, item in enumerate(raw, 1)]
+        return Request(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)), len(rows))
+
+
+def _decode_body(body: bytes) -> _Body:
+    try:
+        return _BODY.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadInput(f"The body is not as expected: {error}") from error
+
+
+def _decode_row(raw: msgspec.Raw, number: int) -> dict[str, Any]:
+    try:
+        return _ROW.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadInput(f"row {number}: {error}", row=number) from error
+
+
+def _decode_cells(raw: msgspec.Raw, number: int, width: int) -> list[Any]:
+    try:
+        cells = _CELLS.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadInput(f"row {number}: {error}", row=number) from error
+    if len(cells) != width:
+        raise BadInput(f"row {number}: has {len(cells)} values for {width} columns", row=number)
+    return cells
+
+
+class CsvCodec(msgspec.Struct, frozen=True):
+    """A header and rows, UTF-8. An empty cell, `NA`, `NaN` or `null` is a missing value. Answers in JSON."""
+
+    max_values: int
+    delimiter: str = ","
+
+    def decode(self, body: bytes, version: VersionView) -> Request:
+        try:
+            lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), delimiter=self.delimiter, strict=True)
+            header = [name.strip() for name in next(lines, [])]
+            check_columns(header, version)
+            rows = list(self._rows(lines, len(header)))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise BadInput(f"The body is not CSV in UTF-8: {error}") from error
+        check_size(len(rows), len(header), self.max_values)
+        columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+        return Request(columns, len(rows), text=True)
+
+    def outputs(self, request: Request, served: Served) -> tuple[str, ...]:
+        return tuple(o for o in (engines.PREDICT, engines.PROBA) if o in served.engine.outputs)
+
+    def encode(self, request: Request, served: Served, results: "Mapping[str, engines.Array]") -> bytes:
+        return encode_answer(served, results)
+
+    def _rows(self, lines: Iterator[list[str]], width: int) -> Iterator[list[str]]:
+        number = 0
+        for cells in lines:
+            if not cells and width > 1:
+                continue
+            number += 1
+            check_size(number, width, self.max_values)
+            # A blank line of a one-column file is that column's missing value.
+            row = cells or [""]
+            if len(row) != width:
+                raise BadInput(f"row {number}: has {len(row)} values for {width} columns", row=number)
+            yield row
+
+
+def encode_answer(served: Served, results: "Mapping[str, engines.Array]") -> bytes:
+    """`schema.PredictResponse`: labels keep their type; an infinite or undefined number becomes null."""
+    probabilities: list[dict[str, float]] | None = None
+    if engines.PROBA in results and served.engine.classes is not None:
+        keys = [as_key(label) for label in as_labels(served.engine.classes, served.version)]
+        probabilities = [dict(zip(keys, row, strict=True)) for row in results[engines.PROBA].tolist()]
+    answer = schema.PredictResponse(
+        predictions=as_labels(results[engines.PREDICT].tolist(), served.version),
+        model=served.model.name,
+        version=served.version.version,
+        engine=served.version.engine,
+        probabilities=probabilities,
+    )
+    return msgspec.json.encode(answer)
