@@ -1,0 +1,243 @@
+"""`AsyncClient`: the same methods as `Client`, as coroutines and async iterators, on aiohttp."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from parvada import _calls
+from parvada._aiohttp import AsyncSession
+from parvada._body import Progress, upload_of
+from parvada._events import EventStream
+from parvada.client import ENDED
+from parvada.errors import JobTimeout
+from parvada.schema import (
+    AliasChange,
+    AliasMoved,
+    AliasRequest,
+    AuditRecord,
+    Cluster,
+    Dataset,
+    EventRecord,
+    Job,
+    JobSpec,
+    Leaderboard,
+    Model,
+    ModelVersion,
+    Node,
+    PredictResponse,
+    Stats,
+    TokenRecord,
+    TokenRequest,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class AsyncClient(AsyncSession):
+    """Talks to whichever node answers; belongs to one event loop. Errors and meanings are those of `Client`.
+
+    ```python
+    async with AsyncClient(["http://127.0.0.1:8080", "http://127.0.0.1:8081"]) as parvada:
+        async for event in parvada.events(): ...
+    ```
+    An upload's `progress` is called in a worker thread.
+    """
+
+    # ------------------------------------------------------------ cluster
+    async def status(self, *, linearizable: bool = False) -> Cluster:
+        """The cluster as one node sees it; with `linearizable`, as of now for sure (needs a quorum)."""
+        return await self._call(_calls.status(linearizable=linearizable))
+
+    async def ready(self) -> bool:
+        """Whether the node can serve what it should."""
+        return await self._call(_calls.ready())
+
+    async def nodes(self) -> list[Node]:
+        """All members."""
+        return (await self.status()).nodes
+
+    async def stats(self) -> Stats:
+        """Load and latencies, merged over all nodes."""
+        return await self._call(_calls.stats())
+
+    async def audit(self) -> list[AuditRecord]:
+        """Who changed what, newest first."""
+        return await self._call(_calls.audit())
+
+    async def drain(self, node: str) -> None:
+        """Move work away from a node."""
+        await self._call(_calls.drain(node))
+
+    async def undrain(self, node: str) -> None:
+        """Give a drained node work again."""
+        await self._call(_calls.undrain(node))
+
+    async def remove_node(self, node: str) -> None:
+        """Take a node out of the membership for good; its certificate is revoked."""
+        await self._call(_calls.remove_node(node))
+
+    async def transfer(self, to: str | None = None) -> None:
+        """Hand the leadership over, to a given node or to any."""
+        await self._call(_calls.transfer(to))
+
+    # ------------------------------------------------------------ datasets
+    async def datasets(self) -> list[Dataset]:
+        """The newest version of every dataset."""
+        return await self._call(_calls.datasets())
+
+    async def dataset(self, name: str, version: int | None = None) -> Dataset:
+        """One dataset, its newest version by default."""
+        return await self._call(_calls.dataset(name, version))
+
+    async def delete_dataset(self, name: str) -> None:
+        """Delete all versions. Raises `Conflict` while a running job uses one."""
+        await self._call(_calls.delete_dataset(name))
+
+    async def upload(
+        self,
+        name: str,
+        source: "str | Path | bytes | IO[bytes] | pd.DataFrame",
+        *,
+        target: str | None = None,
+        task: str | None = None,
+        weight: str | None = None,
+        group: str | None = None,
+        drop: Sequence[str] = (),
+        format: str | None = None,  # noqa: A002 - the API's own name
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Stream a file (path, bytes, binary file or DataFrame) into a new version of a dataset.
+
+        Returns when the data is durable on two nodes; equal content gives the version that is there already.
+        """
+        body = await asyncio.to_thread(upload_of, source, progress)
+        try:
+            return await self._call(
+                _calls.upload(
+                    name, body, target=target, task=task, weight=weight, group=group, drop=drop, format=format
+                )
+            )
+        finally:
+            body.close()
+
+    # ------------------------------------------------------------ jobs
+    async def submit(self, spec: JobSpec, *, key: str | None = None) -> Job:
+        """Start a training job (see `job_spec`). The same idempotency `key` never starts a second one."""
+        return await self._call(_calls.submit(spec), key)
+
+    async def jobs(self, state: str | None = None) -> list[Job]:
+        """All jobs, newest first; only those in one state if given."""
+        return await self._call(_calls.jobs(state))
+
+    async def job(self, job_id: str) -> Job:
+        """One job with its progress."""
+        return await self._call(_calls.job(job_id))
+
+    async def leaderboard(self, job_id: str, dataset: str | None = None) -> Leaderboard:
+        """A job's candidates, best first; every candidate has a row, also the failed ones."""
+        return await self._call(_calls.leaderboard(job_id, dataset))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a job; what it finished stays."""
+        return await self._call(_calls.cancel(job_id))
+
+    async def retry(self, job_id: str) -> Job:
+        """Run the failed part of a job that has ended again."""
+        return await self._call(_calls.retry(job_id))
+
+    async def wait_for_job(
+        self, job_id: str, *, timeout: float | None = None, every: float = 0.5
+    ) -> AsyncIterator[Job]:
+        """Yield the job whenever it has changed, at last in its final state. Raises `JobTimeout` after `timeout`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen: Job | None = None
+        while True:
+            job = await self.job(job_id)
+            if job != seen:
+                yield job
+                seen = job
+            if job.state in ENDED:
+                return
+            if deadline is not None and time.monotonic() + every > deadline:
+                raise JobTimeout(f"job {job_id} is still {job.state} after {timeout:g} s; it runs on")
+            await asyncio.sleep(every)
+
+    # ------------------------------------------------------------ models
+    async def models(self) -> list[Model]:
+        """All models."""
+        return await self._call(_calls.models())
+
+    async def model(self, name: str) -> Model:
+        """One model with its versions and aliases."""
+        return await self._call(_calls.model(name))
+
+    async def model_version(self, name: str, version: int) -> ModelVersion:
+        """Everything that is known of one version."""
+        return await self._call(_calls.model_version(name, version))
+
+    async def predict(
+        self,
+        model: str,
+        data: "Sequence[Mapping[str, Any]] | bytes | pd.DataFrame",
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> PredictResponse:
+        """Predict for rows (mappings of column to value), CSV bytes with a header, or a DataFrame.
+
+        Without a version, the `production` alias decides, else the newest one. Predictions keep the rows' order.
+        """
+        return await self._call(_calls.predict(model, data, version, timeout))
+
+    async def promote(
+        self, model: str, version: int, alias: str = "production", *, comment: str = "", expected: int | None = None
+    ) -> AliasMoved:
+        """Point an alias at a version on every node at once; `Conflict` if it is not at `expected` any more."""
+        return await self._call(
+            _calls.set_alias(model, alias, AliasRequest(version=version, comment=comment, expected=expected))
+        )
+
+    async def delete_alias(self, model: str, alias: str) -> None:
+        """Remove an alias."""
+        await self._call(_calls.delete_alias(model, alias))
+
+    async def rollback(self, model: str, alias: str = "production") -> AliasMoved:
+        """Point an alias back at the version before."""
+        return await self._call(_calls.rollback(model, alias))
+
+    async def alias_history(self, model: str, alias: str = "production") -> list[AliasChange]:
+        """Every move of an alias, newest first."""
+        return await self._call(_calls.alias_history(model, alias))
+
+    # ------------------------------------------------------------ access, events
+    async def tokens(self) -> list[TokenRecord]:
+        """All tokens, without their text."""
+        return await self._call(_calls.tokens())
+
+    async def create_token(self, name: str, role: Literal["viewer", "predictor", "operator", "admin"]) -> TokenRecord:
+        """Make a token; its text is in this answer only."""
+        return await self._call(_calls.create_token(TokenRequest(name=name, role=role)))
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Make a token worthless at once."""
+        await self._call(_calls.revoke_token(token_id))
+
+    async def events(
+        self, since: int | None = None, kind: str | None = None, *, follow: bool = True
+    ) -> AsyncIterator[EventRecord]:
+        """What happens, from log index `since` on, without end; goes on at another node when one is lost.
+
+        Without `follow` it ends once nothing has come for half a second.
+        """
+        stream = EventStream(since)
+        while True:
+            async with await self._open(_calls.events(stream.last, kind, follow=follow)) as opened:
+                while chunk := await opened.next_chunk():
+                    for event in stream.feed(chunk):
+                        yield event
+            if not follow:
+                return
+            stream.reconnected()

@@ -1,0 +1,93 @@
+"""The command line. Commands live in modules that are imported when they are used, so that `--help` stays quick.
+
+Data goes to stdout, everything else to stderr; the exit codes are an interface (see `parvada.cli.exits`).
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+from parvada import __version__
+
+# name -> (module, attribute, help line): the help of the group must not import the modules.
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "up": ("run", "up", "Run a whole flock as local processes."),
+    "node": ("run", "node", "Run one node (what a container does)."),
+    "init": ("run", "init", "Make the cluster secret if there is none."),
+    "health": ("run", "health", "Exit 0 if the node on this machine is ready."),
+    "top": ("run", "top", "Open the terminal UI."),
+    "status": ("cluster", "status", "Show the cluster's health."),
+    "nodes": ("cluster", "nodes", "List, drain and remove nodes."),
+    "events": ("cluster", "events", "Show what happens."),
+    "data": ("data", "data", "Push, list, show and delete datasets."),
+    "train": ("train", "train", "Train models on datasets."),
+    "jobs": ("jobs", "jobs", "List, show and cancel training jobs."),
+    "leaderboard": ("jobs", "leaderboard", "Show a job's models, best first."),
+    "predict": ("models", "predict", "Predict with a model."),
+    "models": ("models", "models", "List, show, promote and roll back models."),
+    "token": ("access", "token", "Show, make and revoke tokens."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"parvada.cli.{module}"), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader of a pipe (`head`) has gone, which is no failure; the flush at exit must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1) if args else []
+            if near:
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="parvada %(version)s")
+def group() -> None:
+    """Parvada: a flock of identical nodes that trains models together and serves them from any of them.
+
+    The node is found by itself in a container and beside a `parvada up`; else give --url or PARVADA_URL (a comma
+    list). A token comes from --token-file, PARVADA_TOKEN, PARVADA_TOKEN_FILE, or the cluster secret if it is here.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable (try again), 4 degraded, 5 no quorum, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the process's exit code."""
+    from parvada.cli.exits import guarded
+
+    return guarded(lambda: group.main(args=arguments, prog_name="parvada", standalone_mode=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

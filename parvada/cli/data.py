@@ -1,0 +1,125 @@
+"""`data`: datasets in and out."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from parvada.cli import render
+from parvada.cli.progress import uploading
+from parvada.cli.settings import Settings, as_json_option, connected
+from parvada.schema import Dataset
+
+COLUMNS = ("name", "version", "rows", "columns", "size", "target", "task", "copies", "made")
+
+
+@click.group(short_help="Push, list, show and delete datasets.")
+def data() -> None:
+    """Push, list, show and delete datasets."""
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True))
+@click.option("--name", help="Name of the dataset; by default the file's, without its ending.")
+@click.option("--target", help="Column to predict; by default the last one.")
+@click.option("--task", type=click.Choice(["binary", "multiclass", "regression"]), help="By default as the target is.")
+@click.option("--weight", help="Column with row weights.")
+@click.option("--group", help="Column whose equal rows stay in one fold.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave this column out; may be repeated.")
+@click.option("--format", "kind", help="csv, tsv, parquet, jsonl, json or arrow; by default as the file looks.")
+@connected
+@as_json_option
+def push(
+    settings: Settings,
+    as_json: bool,
+    file: Path,
+    name: str | None,
+    target: str | None,
+    task: str | None,
+    weight: str | None,
+    group: str | None,
+    drop: tuple[str, ...],
+    kind: str | None,
+) -> None:
+    """Send FILE (- for standard input) as a new version of a dataset. Equal content makes no new version."""
+    if str(file) == "-" and not name:
+        raise click.UsageError("data from standard input needs a --name")
+    name = name or file.name.partition(".")[0]
+    source = sys.stdin.buffer if str(file) == "-" else file
+    with settings.client() as client, uploading(name) as progress:
+        made = client.upload(
+            name, source, target=target, task=task, weight=weight, group=group, drop=drop, format=kind,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        render.print_json(made)
+        return
+    click.echo(f"{made.name} v{made.version}: {made.rows} rows, target {made.target!r} ({made.task})")
+    if made.dropped_rows:
+        click.echo(f"left out {made.dropped_rows} rows without a target", err=True)
+    click.echo(f"next: parvada train {made.name}", err=True)
+
+
+@data.command("ls")
+@connected
+@as_json_option
+def data_ls(settings: Settings, as_json: bool) -> None:
+    """List the datasets."""
+    with settings.client() as client:
+        found = client.datasets()
+    if as_json:
+        render.print_json(found)
+    else:
+        empty = "no datasets yet: `parvada data push FILE`"
+        render.print_table(COLUMNS, [_row(one) for one in found], empty)
+
+
+def _row(one: Dataset) -> list[str]:
+    copies = min((len(holders) for holders in one.holders.values()), default=0)
+    shape = [str(one.version), str(one.rows), str(len(one.columns)), render.size(one.bytes)]
+    return [one.name, *shape, one.target, one.task, str(copies), render.age(one.created_at)]
+
+
+@data.command()
+@click.argument("name")
+@click.option("--version", type=int)
+@connected
+@as_json_option
+def show(settings: Settings, as_json: bool, name: str, version: int | None) -> None:
+    """Show a dataset and its columns."""
+    with settings.client() as client:
+        one = client.dataset(name, version)
+    if as_json:
+        render.print_json(one)
+        return
+    render.print_facts(
+        [
+            ("dataset", f"{one.name} v{one.version} (of {one.versions or [one.version]})"),
+            ("digest", one.digest),
+            ("rows", f"{one.rows} in {one.parts} parts, {render.size(one.bytes)}"),
+            ("target", f"{one.target} ({one.task})"),
+            ("made", f"{render.age(one.created_at)} by {one.created_by}"),
+        ]
+    )
+    click.echo()
+    rows = [
+        [col.name, col.type, str(col.missing), str(col.distinct), _text(col.min), _text(col.mean), _text(col.max)]
+        for col in one.columns
+    ]
+    render.print_table(("column", "type", "missing", "distinct", "min", "mean", "max"), rows)
+
+
+def _text(value: float | str | None) -> str:
+    return "–" if value is None else f"{value:g}" if isinstance(value, int | float) else value
+
+
+@data.command("rm")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connected
+def remove(settings: Settings, name: str, yes: bool) -> None:
+    """Delete all versions of a dataset."""
+    if not yes:
+        click.confirm(f"Delete all versions of {name}?", abort=True, err=True)
+    with settings.client() as client:
+        client.delete_dataset(name)

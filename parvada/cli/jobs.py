@@ -1,0 +1,158 @@
+"""`jobs` and `leaderboard`: what was trained and how well."""
+
+import click
+
+from parvada.cli import render
+from parvada.cli.exits import Failure
+from parvada.cli.settings import Settings, as_json_option, connected
+from parvada.client import Client
+from parvada.schema import Job, LeaderboardRow, UnitProgress
+
+COLUMNS = ("id", "name", "state", "done", "datasets", "best", "left", "made")
+
+
+def resolve(client: Client, text: str) -> str:
+    """The id of a job: `latest`, an id, or the beginning of one that no other job shares."""
+    known = client.jobs()
+    if text == "latest":
+        if not known:
+            raise Failure("there are no jobs yet", "`parvada train DATASET` starts one")
+        return max(known, key=lambda job: job.created_at).id
+    found = [job.id for job in known if job.id.startswith(text)]
+    if text in found or not found:
+        return text  # an unknown one is the node's to refuse, in its words
+    if len(found) > 1:
+        raise Failure(f"{text!r} begins {len(found)} ids", f"give more of one: {', '.join(found[:5])}")
+    return found[0]
+
+
+@click.group(short_help="List, show and cancel training jobs.")
+def jobs() -> None:
+    """List, show and cancel training jobs. A job is named by its id, the beginning of it, or `latest`."""
+
+
+@jobs.command("ls")
+@click.option("--state", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]))
+@connected
+@as_json_option
+def jobs_ls(settings: Settings, as_json: bool, state: str | None) -> None:
+    """List the jobs."""
+    with settings.client() as client:
+        found = client.jobs(state)
+    if as_json:
+        render.print_json(found)
+    else:
+        render.print_table(COLUMNS, [_row(job) for job in found], "no jobs yet: `parvada train DATASET`")
+
+
+def _row(job: Job) -> list[str]:
+    best = max((unit for unit in job.per_dataset if unit.best_score is not None),
+               key=lambda unit: unit.best_score or 0.0, default=None)  # fmt: skip
+    return [
+        job.id,
+        job.name or "–",
+        render.state(job.state),
+        f"{job.progress.fraction:.0%}",
+        ",".join(unit.dataset for unit in job.per_dataset),
+        f"{best.best_estimator} {best.best_score:.4f}" if best else "–",
+        render.duration(job.progress.eta_seconds) if job.state == "running" else "–",
+        render.age(job.created_at),
+    ]
+
+
+@jobs.command()
+@click.argument("job")
+@connected
+@as_json_option
+def show(settings: Settings, as_json: bool, job: str) -> None:
+    """Show a job."""
+    with settings.client() as client:
+        found = client.job(resolve(client, job))
+    if as_json:
+        render.print_json(found)
+        return
+    done = found.progress
+    facts = [
+        ("job", f"{found.id} {found.name}".rstrip()),
+        ("state", render.state(found.state) + (f": {found.error}" if found.error else "")),
+        ("done", f"{done.fraction:.0%}: {done.trials_done} of {done.trials_total} fits, {done.trials_failed} failed"),
+        ("made", f"{render.age(found.created_at)} by {found.created_by or 'unknown'}"),
+        ("epochs", f"{', '.join(map(str, found.epochs)) or '–'} (resumed {found.resumed} times)"),
+    ]
+    render.print_facts(facts)
+    click.echo()
+    print_units(found)
+
+
+def print_units(job: Job) -> None:
+    """The result for each dataset of a job."""
+    render.print_table(
+        ("dataset", "state", "best", "metric", "score", "published"), [_unit(u) for u in job.per_dataset]
+    )
+    for unit in job.per_dataset:
+        for line in [*unit.notes, *([f"{unit.dataset}: {unit.error}"] if unit.error else [])]:
+            click.echo(f"note: {line}", err=True)
+
+
+def _unit(unit: UnitProgress) -> list[str]:
+    published = f"{unit.model} v{unit.model_version}" if unit.model and unit.model_version else "–"
+    return [
+        f"{unit.dataset} v{unit.version}",
+        render.state(unit.state),
+        unit.best_estimator or "–",
+        unit.metric,
+        render.number(unit.best_score),
+        published,
+    ]
+
+
+@jobs.command()
+@click.argument("job")
+@connected
+def cancel(settings: Settings, job: str) -> None:
+    """Stop a job; what it finished stays."""
+    with settings.client() as client:
+        click.echo(client.cancel(resolve(client, job)).state)
+
+
+@jobs.command()
+@click.argument("job")
+@connected
+def retry(settings: Settings, job: str) -> None:
+    """Run the failed part of a job again."""
+    with settings.client() as client:
+        click.echo(client.retry(resolve(client, job)).id)
+
+
+@click.command(short_help="Show a job's models, best first.")
+@click.argument("job")
+@click.option("--dataset", help="Only this dataset of the job.")
+@connected
+@as_json_option
+def leaderboard(settings: Settings, as_json: bool, job: str, dataset: str | None) -> None:
+    """Show the models of JOB (an id, its beginning, or `latest`), best first, also those that failed."""
+    with settings.client() as client:
+        board = client.leaderboard(resolve(client, job), dataset)
+    if as_json:
+        render.print_json(board)
+        return
+    metric = board.rows[0].metric if board.rows else "score"
+    columns = ("rank", "dataset", "estimator", metric, "±", "holdout", "fit", "predict", "state", "")
+    render.print_table(columns, [_board_row(row) for row in board.rows], f"job {board.job} has no candidates yet")
+
+
+def _board_row(row: LeaderboardRow) -> list[str]:
+    predict = "–" if row.predict_us_per_row is None else f"{row.predict_us_per_row:.1f} µs/row"
+    note = row.reason or (f"→ {row.model} v{row.version}" if row.model and row.version else "")
+    return [
+        str(row.rank or "–"),
+        row.dataset,
+        row.estimator,
+        render.number(row.cv_mean),
+        render.number(row.cv_std),
+        render.number(row.holdout.get(row.metric)),
+        render.duration(row.fit_seconds),
+        predict,
+        render.state(row.state),
+        note[:100],
+    ]

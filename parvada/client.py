@@ -1,0 +1,244 @@
+"""`Client`: the blocking client, on the standard library's HTTP alone."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from parvada import _calls
+from parvada._body import Progress, upload_of
+from parvada._events import EventStream
+from parvada._http import SyncSession
+from parvada.errors import JobTimeout
+from parvada.schema import (
+    AliasChange,
+    AliasMoved,
+    AliasRequest,
+    AuditRecord,
+    Cluster,
+    Dataset,
+    EventRecord,
+    Job,
+    JobSpec,
+    Leaderboard,
+    Model,
+    ModelVersion,
+    Node,
+    PredictResponse,
+    Stats,
+    TokenRecord,
+    TokenRequest,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Client(SyncSession):
+    """Talks to whichever node answers; safe to share between threads.
+
+    ```python
+    with Client("http://127.0.0.1:8080", token="pvd_…") as parvada:
+        parvada.upload("iris", "iris.csv", target="species")
+        job = parvada.submit(job_spec("iris"))
+        for job in parvada.wait_for_job(job.id): print(job.progress.fraction)
+        parvada.predict("iris", [{"sepal_length": 5.1, ...}]).predictions
+    ```
+    Every method raises `ApiError` (its subclass says which kind), `Unreachable` when no node answered in time, and
+    `BadAnswer` when something that is not Parvada did.
+    """
+
+    # ------------------------------------------------------------ cluster
+    def status(self, *, linearizable: bool = False) -> Cluster:
+        """The cluster as one node sees it; with `linearizable`, as of now for sure (needs a quorum)."""
+        return self._call(_calls.status(linearizable=linearizable))
+
+    def ready(self) -> bool:
+        """Whether the node can serve what it should."""
+        return self._call(_calls.ready())
+
+    def nodes(self) -> list[Node]:
+        """All members."""
+        return self.status().nodes
+
+    def stats(self) -> Stats:
+        """Load and latencies, merged over all nodes."""
+        return self._call(_calls.stats())
+
+    def audit(self) -> list[AuditRecord]:
+        """Who changed what, newest first."""
+        return self._call(_calls.audit())
+
+    def drain(self, node: str) -> None:
+        """Move work away from a node."""
+        self._call(_calls.drain(node))
+
+    def undrain(self, node: str) -> None:
+        """Give a drained node work again."""
+        self._call(_calls.undrain(node))
+
+    def remove_node(self, node: str) -> None:
+        """Take a node out of the membership for good; its certificate is revoked."""
+        self._call(_calls.remove_node(node))
+
+    def transfer(self, to: str | None = None) -> None:
+        """Hand the leadership over, to a given node or to any."""
+        self._call(_calls.transfer(to))
+
+    # ------------------------------------------------------------ datasets
+    def datasets(self) -> list[Dataset]:
+        """The newest version of every dataset."""
+        return self._call(_calls.datasets())
+
+    def dataset(self, name: str, version: int | None = None) -> Dataset:
+        """One dataset, its newest version by default."""
+        return self._call(_calls.dataset(name, version))
+
+    def delete_dataset(self, name: str) -> None:
+        """Delete all versions. Raises `Conflict` while a running job uses one."""
+        self._call(_calls.delete_dataset(name))
+
+    def upload(
+        self,
+        name: str,
+        source: "str | Path | bytes | IO[bytes] | pd.DataFrame",
+        *,
+        target: str | None = None,
+        task: str | None = None,
+        weight: str | None = None,
+        group: str | None = None,
+        drop: Sequence[str] = (),
+        format: str | None = None,  # noqa: A002 - the API's own name
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Stream a file (path, bytes, binary file or DataFrame) into a new version of a dataset.
+
+        Returns when the data is durable on two nodes; equal content gives the version that is there already.
+        """
+        body = upload_of(source, progress)
+        try:
+            return self._call(
+                _calls.upload(
+                    name, body, target=target, task=task, weight=weight, group=group, drop=drop, format=format
+                )
+            )
+        finally:
+            body.close()
+
+    # ------------------------------------------------------------ jobs
+    def submit(self, spec: JobSpec, *, key: str | None = None) -> Job:
+        """Start a training job (see `job_spec`). The same idempotency `key` never starts a second one."""
+        return self._call(_calls.submit(spec), key)
+
+    def jobs(self, state: str | None = None) -> list[Job]:
+        """All jobs, newest first; only those in one state if given."""
+        return self._call(_calls.jobs(state))
+
+    def job(self, job_id: str) -> Job:
+        """One job with its progress."""
+        return self._call(_calls.job(job_id))
+
+    def leaderboard(self, job_id: str, dataset: str | None = None) -> Leaderboard:
+        """A job's candidates, best first; every candidate has a row, also the failed ones."""
+        return self._call(_calls.leaderboard(job_id, dataset))
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job; what it finished stays."""
+        return self._call(_calls.cancel(job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Run the failed part of a job that has ended again."""
+        return self._call(_calls.retry(job_id))
+
+    def wait_for_job(self, job_id: str, *, timeout: float | None = None, every: float = 0.5) -> Iterator[Job]:
+        """Yield the job whenever it has changed, at last in its final state. Raises `JobTimeout` after `timeout`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen: Job | None = None
+        while True:
+            job = self.job(job_id)
+            if job != seen:
+                yield job
+                seen = job
+            if job.state in ENDED:
+                return
+            if deadline is not None and time.monotonic() + every > deadline:
+                raise JobTimeout(f"job {job_id} is still {job.state} after {timeout:g} s; it runs on")
+            time.sleep(every)
+
+    # ------------------------------------------------------------ models
+    def models(self) -> list[Model]:
+        """All models."""
+        return self._call(_calls.models())
+
+    def model(self, name: str) -> Model:
+        """One model with its versions and aliases."""
+        return self._call(_calls.model(name))
+
+    def model_version(self, name: str, version: int) -> ModelVersion:
+        """Everything that is known of one version."""
+        return self._call(_calls.model_version(name, version))
+
+    def predict(
+        self,
+        model: str,
+        data: "Sequence[Mapping[str, Any]] | bytes | pd.DataFrame",
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> PredictResponse:
+        """Predict for rows (mappings of column to value), CSV bytes with a header, or a DataFrame.
+
+        Without a version, the `production` alias decides, else the newest one. Predictions keep the rows' order.
+        """
+        return self._call(_calls.predict(model, data, version, timeout))
+
+    def promote(
+        self, model: str, version: int, alias: str = "production", *, comment: str = "", expected: int | None = None
+    ) -> AliasMoved:
+        """Point an alias at a version on every node at once; `Conflict` if it is not at `expected` any more."""
+        return self._call(
+            _calls.set_alias(model, alias, AliasRequest(version=version, comment=comment, expected=expected))
+        )
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Remove an alias."""
+        self._call(_calls.delete_alias(model, alias))
+
+    def rollback(self, model: str, alias: str = "production") -> AliasMoved:
+        """Point an alias back at the version before."""
+        return self._call(_calls.rollback(model, alias))
+
+    def alias_history(self, model: str, alias: str = "production") -> list[AliasChange]:
+        """Every move of an alias, newest first."""
+        return self._call(_calls.alias_history(model, alias))
+
+    # ------------------------------------------------------------ access, events
+    def tokens(self) -> list[TokenRecord]:
+        """All tokens, without their text."""
+        return self._call(_calls.tokens())
+
+    def create_token(self, name: str, role: Literal["viewer", "predictor", "operator", "admin"]) -> TokenRecord:
+        """Make a token; its text is in this answer only."""
+        return self._call(_calls.create_token(TokenRequest(name=name, role=role)))
+
+    def revoke_token(self, token_id: str) -> None:
+        """Make a token worthless at once."""
+        self._call(_calls.revoke_token(token_id))
+
+    def events(
+        self, since: int | None = None, kind: str | None = None, *, follow: bool = True
+    ) -> Iterator[EventRecord]:
+        """What happens, from log index `since` on, without end; goes on at another node when one is lost.
+
+        Without `follow` it ends once nothing has come for half a second.
+        """
+        stream = EventStream(since)
+        while True:
+            with self._open(_calls.events(stream.last, kind, follow=follow)) as opened:
+                while chunk := opened.next_chunk():
+                    yield from stream.feed(chunk)
+            if not follow:
+                return
+            stream.reconnected()

@@ -1,0 +1,221 @@
+"""From columns of values to the frame that a model's pipeline takes: one conversion, shared by training (from
+Parquet) and serving (from requests), so that both see exactly the same features.
+
+What the pipeline gets: numbers, integers and booleans as float64 with NaN for missing (true is 1.0); categories and
+texts as objects of type str with "" for missing; a datetime as five numbers (see `DATE_PARTS`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from parvada.schema import InputField
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+MISSING = frozenset(
+    {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL", "Null", "?"}
+)
+"""Texts of a CSV cell that stand for a missing value."""
+DATE_PARTS = ("", "#month", "#day", "#weekday", "#hour")
+"""A datetime column `when` becomes `when` (days since 1970, UTC), `when#month` and so on; weekday 0 is Monday."""
+
+Kind = Literal["number", "category", "text"]
+Array = Any
+Values = Sequence[Any] | Array
+"""A list of JSON values, or a numpy array."""
+
+
+class ColumnError(ValueError):
+    """A value that does not fit its column. `row` counts from 1; None when the whole column is at fault."""
+
+    def __init__(self, column: str, row: int | None, value: object, reason: str) -> None:
+        where = f"column {column!r}" if row is None else f"column {column!r}, row {row}"
+        super().__init__(f"{where}: {reason}")
+        self.column = column
+        self.row = row
+        self.value = value
+        self.reason = reason
+
+
+class FrameColumn(msgspec.Struct, frozen=True):
+    """One column of the frame: its name, how it is encoded, and the input it comes from."""
+
+    name: str
+    kind: Kind
+    source: str
+
+
+def layout(fields: Sequence[InputField]) -> tuple[FrameColumn, ...]:
+    """The columns of the frame that `to_frame` makes, in order. Names are unique."""
+    taken = {field.name for field in fields}
+    result: list[FrameColumn] = []
+    for field in fields:
+        if field.type != "datetime":
+            kind: Kind = field.type if field.type in ("category", "text") else "number"
+            result.append(FrameColumn(field.name, kind, field.name))
+            continue
+        for part in DATE_PARTS:
+            name = field.name + part
+            while part and name in taken:
+                name += "#"
+            taken.add(name)
+            result.append(FrameColumn(name, "number", field.name))
+    return tuple(result)
+
+
+def to_frame(columns: Mapping[str, Values], fields: Sequence[InputField], *, text: bool = False) -> "pd.DataFrame":
+    """Convert columns of equal length to the frame described by `layout(fields)`, shape (rows, len(layout)).
+
+    `text`: all values are texts of a CSV file; those in `MISSING` are missing. Columns that `fields` does not name
+    are ignored; a column of an optional field may be absent.
+
+    Raises:
+        ColumnError: a required column or value is missing, a value has the wrong type, or lengths differ.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows = _rows(columns, fields)
+    arrays: list[Array] = []
+    for field in fields:
+        values = columns.get(field.name)
+        if values is None:
+            if field.required:
+                raise ColumnError(field.name, None, None, "the column is missing")
+            values = [None] * rows
+        elif text:
+            values = [_from_text(field, row, value) for row, value in enumerate(values, 1)]
+        arrays.extend(_CONVERTERS[field.type](field, values))
+    names = [column.name for column in layout(fields)]
+    if arrays and all(array.dtype != object for array in arrays):
+        return pd.DataFrame(np.column_stack(arrays), columns=names, copy=False)
+    data = {n: pd.Series(a, dtype=a.dtype, copy=False) for n, a in zip(names, arrays, strict=True)}
+    return pd.DataFrame(data, copy=False)
+
+
+def _rows(columns: Mapping[str, Values], fields: Sequence[InputField]) -> int:
+    rows: int | None = None
+    for field in fields:
+        values = columns.get(field.name)
+        if values is None:
+            continue
+        if rows is not None and len(values) != rows:
+            raise ColumnError(field.name, None, None, f"has {len(values)} values where other columns have {rows}")
+        rows = len(values)
+    return rows or 0
+
+
+def _from_text(field: InputField, row: int, value: str | None) -> Any:
+    """The typed value of a CSV cell."""
+    if value is None or (stripped := value.strip()) in MISSING:
+        return None
+    if field.type in ("integer", "number"):
+        try:
+            return float(stripped)
+        except ValueError:
+            raise ColumnError(field.name, row, value, f"{value!r} is not a number") from None
+    return stripped
+
+
+def _numbers(field: InputField, values: Values) -> list[Array]:
+    import numpy as np
+
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        array = values.astype(np.float64)
+    else:
+        values = values.tolist() if isinstance(values, np.ndarray) else values
+        if not set(map(type, values)) <= {int, float, type(None)}:
+            row, value = next((i, v) for i, v in enumerate(values, 1) if type(v) not in (int, float, type(None)))
+            raise ColumnError(field.name, row, value, f"{_shown(value)} is not a number")
+        try:
+            array = np.array(values, dtype=np.float64)
+        except OverflowError:
+            row, value = next((i, v) for i, v in enumerate(values, 1) if type(v) is int and abs(v) > 2**1000)
+            raise ColumnError(field.name, row, value, "the number is too large") from None
+    infinite = np.isinf(array)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise ColumnError(field.name, row + 1, float(array[row]), "the number is not finite")
+    _check_required(field, np.isnan(array))
+    return [array]
+
+
+def _booleans(field: InputField, values: Values) -> list[Array]:
+    import numpy as np
+
+    array = np.empty(len(values), dtype=np.float64)
+    for i, value in enumerate(values):
+        if value is True or value is False or isinstance(value, np.bool_):
+            array[i] = 1.0 if value else 0.0
+        elif _is_missing(value):
+            array[i] = np.nan
+        elif isinstance(value, str) and value.lower() in ("true", "false"):
+            array[i] = 1.0 if value.lower() == "true" else 0.0
+        else:
+            raise ColumnError(field.name, i + 1, value, f"{_shown(value)} is neither true nor false")
+    _check_required(field, np.isnan(array))
+    return [array]
+
+
+def _strings(field: InputField, values: Values) -> list[Array]:
+    import numpy as np
+
+    array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        if isinstance(value, str):
+            array[i] = str(value)
+        elif _is_missing(value):
+            array[i] = ""
+        else:
+            raise ColumnError(field.name, i + 1, value, f"{_shown(value)} is not a string")
+    _check_required(field, array == "")
+    return [array]
+
+
+def _dates(field: InputField, values: Values) -> list[Array]:
+    import numpy as np
+    import pandas as pd
+
+    if not isinstance(values, np.ndarray):
+        for row, value in enumerate(values, 1):
+            if isinstance(value, (bool, int, float)) and not _is_missing(value):
+                raise ColumnError(field.name, row, value, f"{_shown(value)} is not a date of ISO 8601")
+        values = [None if _is_missing(value) else value for value in values]
+    index = pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce"))
+    missing = np.asarray(index.isna())
+    if missing.any() and not isinstance(values, np.ndarray):
+        wrong = next(((i, v) for i, v in enumerate(values, 1) if missing[i - 1] and v is not None), None)
+        if wrong:
+            raise ColumnError(field.name, wrong[0], wrong[1], f"{_shown(wrong[1])} is not a date of ISO 8601")
+    _check_required(field, missing)
+    days = np.where(missing, np.nan, index.as_unit("us").asi8 / 86_400e6)
+    parts = (index.month, index.day, index.day_of_week, index.hour)
+    return [days, *(np.asarray(part, dtype=np.float64) for part in parts)]
+
+
+_CONVERTERS: dict[str, Callable[[InputField, Values], "list[np.ndarray]"]] = {
+    "integer": _numbers,
+    "number": _numbers,
+    "boolean": _booleans,
+    "category": _strings,
+    "text": _strings,
+    "datetime": _dates,
+}
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value
+
+
+def _check_required(field: InputField, missing: Array) -> None:
+    if field.required and missing.any():
+        raise ColumnError(field.name, int(missing.argmax()) + 1, None, "a value is required")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
