@@ -1,0 +1,268 @@
+"""The first screen against real servers: what it shows, that it moves to a living node, and that it never gives up."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable
+
+from tests.unit.parvada import canned
+from tests.unit.parvada.scripted import Answer, ScriptedNode, event_block, free_port, from_table, problem
+from tui.app import ParvadaApp, TopOptions
+
+STATS = {
+    "models": [{"model": "iris", "version": 3, "requests": 900, "rate": 48.2, "p50": 1.2, "p99": 4.7, "errors": 2}],
+    "nodes": [],
+}
+
+
+def table(**changes: Any) -> dict[str, Any]:
+    def jobs(seen: Any) -> Any:
+        return {"jobs": [canned.job("01kabc")] if seen.query["state"] == "running" else []}
+
+    return {
+        "GET /v1/cluster": canned.cluster(),
+        "GET /v1/jobs": jobs,
+        "GET /v1/stats": STATS,
+        "GET /v1/events": None,
+        **changes,
+    }
+
+
+def node(number: int = 1, port: int = 0, changes: Mapping[str, Any] | None = None) -> ScriptedNode:
+    made = ScriptedNode(from_table(table(**(changes or {}))), canned.NODE_IDS[number - 1], port)
+    made.events = [
+        event_block(5, "member.joined", canned.NODE_IDS[1]),
+        event_block(7, "model.published", "iris", version=3),
+    ]
+    return made
+
+
+def app_for(*urls: str, interval: float = 0.05) -> ParvadaApp:
+    return ParvadaApp(TopOptions(urls=urls, interval=interval, silence=0.5, patience=1.0))
+
+
+def screen_text(pilot: Pilot[Any]) -> str:
+    """All that a person sees, line by line."""
+    screen = pilot.app.screen
+    lines = screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+
+async def shown(pilot: Pilot[Any], *words: str, timeout: float = 10.0, gone: str = "") -> str:
+    """Wait until all words are on the screen (and `gone` is not); returns the text."""
+    deadline = time.monotonic() + timeout
+    while True:
+        text = screen_text(pilot)
+        if all(word in text for word in words) and not (gone and gone in text):
+            return text
+        assert time.monotonic() < deadline, f"waited for {words} without {gone!r}, saw\n{text}"
+        await pilot.pause(0.02)
+
+
+async def until(what: str, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {what}"
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [(120, 35), (80, 24), (60, 20)])
+async def test_shows_the_cluster_at_a_glance_at_every_size(size: tuple[int, int]) -> None:
+    with node() as first:
+        async with app_for(first.url).run_test(size=size) as pilot:
+            text = await shown(pilot, "node-1", "node-2", "node-3", "spring", "model published", "q Quit")
+            lines = text.splitlines()
+            assert all(len(line) <= size[0] for line in lines)
+            assert "parvada  ● node-1" in lines[0]
+            assert "node-1" in lines[1], "the leader"
+            assert "3/3" in lines[1], "the quorum"
+            assert "60" in lines[1], "requests a second over all nodes"
+            assert "● alive" in text
+            assert "50%" in text
+            assert "0.973 RandomForest" in text
+            assert "1m15 left" in text
+            assert "q Quit" in lines[-1]
+            assert "joined  node-2" in text, "events name nodes, not their ids"
+            if size[0] >= 80:
+                assert "term 7" in lines[1]
+                assert "epoch 2" in lines[1]
+                assert "ray head node-2" in lines[1]
+                assert "4/6" in text
+                assert "iris v3" in text
+
+
+async def test_a_dead_node_a_lost_quorum_and_alarms_are_loud() -> None:
+    cluster = canned.cluster(
+        canned.node(1, leader=False),
+        canned.node(2, state="dead", last_seen="2026-11-22T11:58:45Z"),
+        canned.node(3, state="suspect"),
+        quorum=False,
+        leader=None,
+        alarms=[{"code": "disk", "since": "2026-11-22T12:00:00Z", "message": "the disk of node-3 is full"}],
+    )
+    with node(changes={"GET /v1/cluster": cluster}) as first:
+        async with app_for(first.url).run_test(size=(100, 30)) as pilot:
+            text = await shown(pilot, "no quorum: writes wait", "the disk of node-3 is full", "○ dead", "◐ suspect")
+            assert "LOST 1/3" in text
+            assert "1m15" in text, "how long the dead node is away"
+
+
+async def test_moves_to_another_node_by_itself_and_says_so() -> None:
+    with node(1) as first, node(2) as second:
+        async with app_for(first.url, second.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "● node-1 ")
+            await until("the event stream", lambda: bool(first.calls("GET", "/v1/events")))
+            second.events.append(event_block(9, "epoch.begun", "3"))
+            begun = time.monotonic()
+            await asyncio.to_thread(first.stop)
+            await shown(pilot, "● node-2 (switched ", "Ray epoch begun")
+            assert time.monotonic() - begun < 5
+            assert screen_text(pilot).count("model published") == 1, "events are neither lost nor shown twice"
+
+
+async def test_a_hanging_node_is_left_too() -> None:
+    with node(1) as first, node(2) as second:
+        async with app_for(first.url, second.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "● node-1 ")
+            first.script = lambda _: Answer(stall=True)
+            await shown(pilot, "● node-2 (switched ", timeout=8)
+
+
+async def test_finds_nodes_that_nobody_configured() -> None:
+    with node(2) as second:
+        members = [canned.node(1), canned.node(2, api_port=second.port), canned.node(3)]
+        with node(changes={"GET /v1/cluster": canned.cluster(*members)}) as first:
+            async with app_for(first.url).run_test(size=(100, 30)) as pilot:
+                await shown(pilot, "● node-1 ")
+                await asyncio.to_thread(first.stop)
+                await shown(pilot, "● node-2 (switched ")
+
+
+async def test_keeps_the_last_picture_when_nobody_answers_and_comes_back_without_a_key() -> None:
+    port = free_port()
+    members = [canned.node(k, api_port=port) for k in (1, 2, 3)]
+    only = {"GET /v1/cluster": canned.cluster(*members)}
+    with node(1, port, only) as first:
+        async with app_for(first.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "● node-1 ")
+            await asyncio.to_thread(first.stop)
+            text = await shown(pilot, "no node answers", "data is", "connection refused", timeout=15)
+            assert "spring" in text, "the last picture stays"
+            assert pilot.app.screen.query_one("#body").has_class("-stale")
+            with node(1, port, only):
+                await shown(pilot, "● node-1 ", gone="no node answers")
+                assert not pilot.app.screen.query_one("#body").has_class("-stale")
+
+
+async def test_waits_for_a_cluster_that_is_not_there_yet() -> None:
+    port = free_port()
+    async with app_for(f"http://127.0.0.1:{port}").run_test(size=(80, 24)) as pilot:
+        await shown(pilot, "connecting…")
+        await shown(pilot, "connection refused", timeout=15)
+        with node(1, port):
+            await shown(pilot, "● node-1 ", timeout=15)
+
+
+async def test_an_empty_cluster_says_what_to_do_next() -> None:
+    empty: dict[str, Any] = {"GET /v1/jobs": {"jobs": []}, "GET /v1/stats": {"models": [], "nodes": []}}
+    with node(changes=empty) as first:
+        first.events = []
+        async with app_for(first.url).run_test(size=(120, 35)) as pilot:
+            await shown(pilot, "No job is running", "parvada train", "no predictions yet", "Nothing has happened yet")
+
+
+async def test_a_refused_stream_of_events_is_told_in_its_pane_and_the_rest_works() -> None:
+    refusal = problem(403, "forbidden", "this token may not read events")
+    with node(changes={"GET /v1/events": refusal}) as first:
+        async with app_for(first.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "this token may not read events", "● alive")
+
+
+async def test_pause_holds_the_picture_and_space_takes_one_look() -> None:
+    with node() as first:
+        async with app_for(first.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "● alive")
+            await pilot.press("p")
+            await shown(pilot, "paused")
+            await pilot.pause(0.1)
+            asked = len(first.calls("GET", "/v1/cluster"))
+            first.script = from_table(table(**{"GET /v1/cluster": canned.cluster(term=8)}))
+            await pilot.pause(0.3)
+            assert len(first.calls("GET", "/v1/cluster")) == asked
+            assert "term 7" in screen_text(pilot)
+            await pilot.press("space")
+            await shown(pilot, "term 8", "paused")
+            assert len(first.calls("GET", "/v1/cluster")) == asked + 1
+            await pilot.press("p")
+            await shown(pilot, "term 8", gone="paused")
+            await until("polls to go on", lambda: len(first.calls("GET", "/v1/cluster")) > asked + 2)
+
+
+async def test_the_cursor_stays_on_its_node_through_refreshes_and_new_nodes() -> None:
+    with node() as first:
+        async with app_for(first.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "node-3")
+            await pilot.press("down", "down")
+            nodes = pilot.app.screen.query_one(DataTable)
+            grown = [canned.node(1, name="node-0", id="dd" * 16, leader=False), *(canned.node(k) for k in (1, 2, 3))]
+            first.script = from_table(table(**{"GET /v1/cluster": canned.cluster(*grown)}))
+            await shown(pilot, "node-0")
+            assert nodes.cursor_row == 3
+            assert nodes.ordered_rows[nodes.cursor_row].key.value == canned.NODE_IDS[2]
+
+
+async def test_columns_follow_the_width_of_the_terminal() -> None:
+    with node() as first:
+        async with app_for(first.url).run_test(size=(120, 35)) as pilot:
+            await shown(pilot, "blobs", "Requests")
+            await pilot.resize_terminal(60, 20)
+            text = await shown(pilot, "● alive", "spring", gone="blobs")
+            assert "Requests" not in text
+            await pilot.resize_terminal(120, 35)
+            await shown(pilot, "blobs", "Requests", "● alive")
+
+
+async def test_help_opens_closes_and_q_quits() -> None:
+    with node() as first:
+        app = app_for(first.url)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await shown(pilot, "● alive")
+            await pilot.press("question_mark")
+            await shown(pilot, "leader: orders all writes")
+            await pilot.press("escape")
+            await shown(pilot, "● alive", gone="leader: orders all writes")
+            await pilot.press("q")
+            await until("the end", lambda: not app.is_running)
+        assert app.return_code == 0
+
+
+@pytest.mark.parametrize("theme", ["textual-light", "ansi-dark", "nord"])
+async def test_every_kind_of_theme_can_be_chosen(theme: str) -> None:
+    with node() as first:
+        async with app_for(first.url).run_test(size=(80, 24)) as pilot:
+            await shown(pilot, "● alive")
+            pilot.app.theme = theme
+            await pilot.pause(0.2)
+            await shown(pilot, "● alive", "0.973 RandomForest")
+
+
+async def test_ten_nodes_cost_next_to_nothing() -> None:
+    """At the default pace of two seconds, a refresh and the ticks of two seconds take under 5 % of a core."""
+    members = [canned.node(1, id=f"{k:032}", name=f"node-{k}") for k in range(1, 11)]
+    with node(changes={"GET /v1/cluster": canned.cluster(*members)}) as first:
+        async with app_for(first.url, interval=2.0).run_test(size=(120, 35)) as pilot:
+            await shown(pilot, "node-10", "model published")
+            screen = pilot.app.screen
+            begun, rounds = time.thread_time(), 10
+            for _ in range(rounds):
+                asked = len(first.calls("GET", "/v1/stats"))
+                await pilot.press("space")
+                await until("a refresh", lambda asked=asked: len(first.calls("GET", "/v1/stats")) > asked)  # type: ignore[misc]
+                screen._each_second()  # type: ignore[attr-defined]
+                screen._each_second()  # type: ignore[attr-defined]
+                await pilot.pause()
+            assert (time.thread_time() - begun) / rounds < 0.1

@@ -1,0 +1,1 @@
+"""Widgets: each renders the snapshot that it is given and knows nothing of the network."""
