@@ -1,0 +1,1 @@
+"""The agent: composition root, HTTP edge, keys, blobs, processes."""

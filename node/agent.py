@@ -1,0 +1,268 @@
+"""The composition root of a node: builds every object once, in a straight line, and stops them in reverse order."""
+
+import asyncio
+import os
+import signal
+import time
+
+import parvada
+from consensus.raft import RaftConfig, RaftLog
+from consensus.state import ClusterState, Member, NodeId
+from discovery.mdns import MdnsSource
+from discovery.peer import Peer
+from discovery.sources import PeerSource, StaticSource, parse_seed
+from discovery.watcher import Watcher
+from node import config as configuration, logs
+from node.blobs import BlobStore
+from node.children import Supervisor
+from node.config import Config
+from node.gate import NodeGate
+from node.greeter import Greeter
+from node.joining import ClusterRecord, Joiner
+from node.leadership import Leadership
+from node.membership import Membership
+from node.net import own_address
+from node.peer_api import PeerApi
+from node.peer_table import PeerTable
+from node.peers import PeerClient
+from node.pki import Authority, Identity, NodeKey, load_secret
+from node.registration import Registration, say_goodbye
+from node.services import Foundation, Services
+from node.slot import Slot, claim
+from node.tasks import Tasks
+from node.voters import Limits
+
+DEFAULT_SEED_PORT = 7443
+RENEW_CHECK_SECONDS = 60.0
+
+_log = logs.get("agent")
+
+
+def main() -> int:
+    """Run a node until SIGTERM or SIGINT; returns the exit code."""
+    config = configuration.load(os.environ)
+    logs.configure(config.logging.format, config.logging.level)
+    slot = claim(config.storage.data, config.storage.slot)
+    try:
+        return asyncio.run(Agent(config, slot).run())
+    finally:
+        slot.release()
+
+
+class Agent:
+    """One node, from its first greeting to its last."""
+
+    def __init__(self, config: Config, slot: Slot) -> None:
+        self._config = config
+        self._slot = slot
+        self._name = config.cluster.node_name or f"node-{slot.number}"
+        self._address = config.peers.advertise or own_address()
+        self._stop = asyncio.Event()
+        self._failed = False
+        self._log: RaftLog | None = None
+        self._registration: asyncio.Task[None] | None = None
+
+        # Who we are. The CA follows from the secret, the node's id from its own key.
+        authority = Authority.from_secret(load_secret(config.secret_path))
+        key = NodeKey.load_or_make(slot.path / "key.pem")
+        self._identity = Identity(authority, key, sorted({self._address, "127.0.0.1"}), revoked=self._is_revoked)
+        self._fingerprint = authority.fingerprint
+        self._admin_token = authority.admin_token()
+
+        # What runs for this node, and what must not outlive it.
+        self._tasks = Tasks(self._on_failure)
+        self._supervisor = Supervisor(slot.path / "logs", self._on_failure)
+        self._blobs = BlobStore(slot.path / "blobs")
+
+        # How peers are found and reached.
+        blank = self._blank()
+        self._table = PeerTable(self._identity.id)
+        self._client = PeerClient(self._identity, self._table)
+        self._gate = NodeGate(blank, self._table, self._update_peers)
+        self._leadership = Leadership(self._client)
+        routes = [self._leadership.route()]
+        self._peer_api = PeerApi(self._identity, self._table, self._blobs, self._gate, routes)
+        self._mdns = self._make_mdns(blank)
+        self._watcher = Watcher(self._sources())
+        self._greeter = Greeter(
+            self._client, self._table, self._watcher, self._gate.hello, self._connected, self._update_peers
+        )
+
+    @property
+    def _me(self) -> NodeId:
+        return self._identity.id
+
+    # ---------------------------------------------------------------- life
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        logs.bind(node=self._name)
+        _log.info("node.starting", id=self._me, slot=str(self._slot.path), address=self._address)
+        starting = asyncio.create_task(self._start(), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        services: Services | None = None
+        if starting.done() and not starting.cancelled():
+            try:
+                services = starting.result()
+            except Exception:  # the start failed: say why, and end with what was built so far
+                _log.exception("node.cannot_start")
+                self._failed = True
+            else:
+                await stopping
+        starting.cancel()
+        stopping.cancel()
+        await self._shut_down(services)
+        return 1 if self._failed else 0
+
+    async def _start(self) -> Services:
+        await asyncio.to_thread(self._blobs.open)
+        # Peers may greet us from here on, whatever we turn out to be.
+        await self._peer_api.start(self._config.peers.host, self._config.peers.port)
+        await self._watcher.start()
+        self._tasks.start(self._greeter.run(), "greeter")
+        self._tasks.start(self._keep_certificate(), "certificate")
+        joiner = Joiner(self._me, self._config, self._slot.path, self._greeter, self._client, self._gate.heard)
+        record = await joiner.settle()
+        # The log: from here on we are part of the cluster.
+        log = self._make_log(record)
+        await log.start()
+        self._log = log
+        membership = Membership(log, self._limits())
+        self._gate.belongs(record, log, membership)
+        self._leadership.belongs(log)
+        self._update_peers()
+        if self._mdns is not None:
+            await self._mdns.update(self._gate.hello())
+        self._tasks.start(self._follow_members(log), "members")
+        self._registration = self._tasks.start(Registration(self._member(), record, log).run(), "registration")
+        services = Services(self._foundation(), record, log, membership)
+        await services.start()
+        return services
+
+    async def _shut_down(self, services: Services | None) -> None:
+        """In reverse. Work ends first and the vote is handed on, while fronts still answer; then everything else."""
+        _log.info("node.stopping")
+        if self._registration is not None:
+            self._registration.cancel()  # a node that says goodbye must not register itself again
+        if services is not None:
+            await services.stop_work()
+            if not self._failed and self._log is not None:
+                await say_goodbye(self._log, self._gate, self._client)
+        await self._watcher.stop()
+        await self._tasks.stop()
+        if services is not None:
+            await services.stop()
+        await self._supervisor.stop()
+        if self._log is not None:
+            await self._log.stop()
+        await self._peer_api.stop()
+        await self._client.close()
+        _log.info("node.stopped")
+
+    def _on_failure(self, name: str, error: BaseException | None) -> None:
+        """A root task that ends takes the node down in order: half a node would be worse than none."""
+        _log.error("node.failed", task=name, reason=str(error) if error else "it ended")
+        self._failed = True
+        self._stop.set()
+
+    # ---------------------------------------------------------------- parts
+    def _blank(self) -> Peer:
+        return Peer(
+            id=self._me,
+            addresses=(self._address,),
+            peer_port=self._config.peers.port,
+            raft_port=self._config.peers.raft_port,
+            api_port=self._config.client.port,
+            state="blank",
+            cluster_id="",
+            fingerprint=self._fingerprint,
+            version=parvada.__version__,
+        )
+
+    def _make_mdns(self, blank: Peer) -> MdnsSource | None:
+        if not self._config.peers.mdns:
+            return None
+        return MdnsSource(blank, [self._config.peers.mdns_interface or self._address])
+
+    def _sources(self) -> list[PeerSource]:
+        seeds = [parse_seed(text, DEFAULT_SEED_PORT) for text in self._config.peers.seeds]
+        sources: list[PeerSource] = [StaticSource(seeds)] if seeds else []
+        return [*sources, *([self._mdns] if self._mdns is not None else [])]
+
+    def _make_log(self, record: ClusterRecord) -> RaftLog:
+        raft = RaftConfig(
+            me=self._me,
+            cluster_id=record.cluster_id,
+            genesis=record.genesis,
+            directory=self._slot.path / "raft",
+            host=self._config.peers.host,
+            port=self._config.peers.raft_port,
+        )
+        return RaftLog(
+            raft,
+            self._identity.server_context(),
+            self._identity.client_context(),
+            self._identity.identify,
+            ClusterState(),
+        )
+
+    def _limits(self) -> Limits:
+        cluster = self._config.cluster
+        return Limits(cluster.max_voters, cluster.promote_after, cluster.away_after)
+
+    def _foundation(self) -> Foundation:
+        return Foundation(
+            config=self._config,
+            name=self._name,
+            slot=self._slot,
+            identity=self._identity,
+            blobs=self._blobs,
+            client=self._client,
+            supervisor=self._supervisor,
+            tasks=self._tasks,
+            admin_token=self._admin_token,
+            address=self._address,
+            leadership=self._leadership,
+        )
+
+    # ---------------------------------------------------------------- peers
+    def _is_revoked(self, node: NodeId) -> bool:
+        return self._log is not None and node in self._log.state.revoked
+
+    def _connected(self) -> frozenset[NodeId]:
+        return frozenset(self._log.status.connected) if self._log is not None else frozenset()
+
+    def _update_peers(self) -> None:
+        if self._log is not None:
+            self._log.set_peers(self._table.raft_peers())
+
+    async def _follow_members(self, log: RaftLog) -> None:
+        """The peer table follows the log: who is a member, where it said it was, who is revoked."""
+        members = None
+        async for item in log.subscribe():
+            if item.state.members is not members:
+                members = item.state.members
+                self._table.follow(item.state, self._fingerprint)
+                self._update_peers()
+
+    async def _keep_certificate(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_CHECK_SECONDS)
+            if self._identity.renew_if_due():
+                _log.info("certificate.renewed")
+
+    def _member(self) -> Member:
+        """How this node registers itself."""
+        return Member(
+            id=self._me,
+            name=self._name,
+            addresses=(self._address,),
+            peer_port=self._config.peers.port,
+            raft_port=self._config.peers.raft_port,
+            api_port=self._config.client.port,
+            cpus=self._config.cpus,
+            version=parvada.__version__,
+            joined_at=time.time(),
+        )

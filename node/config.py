@@ -1,0 +1,241 @@
+"""The node's configuration: one frozen struct by concern, read once from the environment.
+
+Every variable starts with `PARVADA_`. An unknown one is refused with the nearest known name, so that a typing
+error never passes for a default.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+PREFIX = "PARVADA_"
+
+# Read by the command line, by children or by Compose itself, not by the agent; known, so not refused.
+_OTHERS = frozenset(
+    {"URL", "TOKEN", "TOKEN_FILE", "LOCAL_SOCKET", "NODE_ID", "EPOCH", "TMP", "IMAGE", "BIND", "PORTS", "HOME", "NODES"}
+)
+
+
+class ConfigError(ValueError):
+    """A variable that is unknown or has a value that makes no sense; the message names it."""
+
+
+class Storage(msgspec.Struct, frozen=True):
+    """Where this node keeps what it knows."""
+
+    data: Path = Path("/var/lib/parvada")
+    """Shared by all nodes of one host (a volume in Compose): secret, genesis, slots."""
+    slot: int | None = None
+    """Number of this node's folder; by default the replica number that Docker's DNS tells, else the first free."""
+    secret_file: Path | None = None
+    """The cluster secret; by default `secret` in the data folder."""
+    shared: bool = True
+    """Whether the data folder is what all nodes of the cluster share, so that it may arbitrate who forms."""
+    copies: int = 3
+    """On how many nodes a blob is kept: two may be lost before the last copy is."""
+
+
+class Client(msgspec.Struct, frozen=True):
+    """The client port."""
+
+    host: str = "0.0.0.0"
+    """Address to bind. In a container all of them; Compose publishes it on the host's loopback only."""
+    port: int = 8080
+    fronts: int = 0
+    """Processes that share the port; 0 = one a core, at most four."""
+    auth: Literal["writes", "all"] = "writes"
+    """What needs a token: writes only (reads and predictions are open), or everything."""
+    max_upload_mb: int = 4096
+    max_predict_mb: int = 64
+    max_predict_values: int = 1_000_000
+    """Cells (rows times columns) of one prediction request: beyond, a batch job is the better way."""
+
+
+class Peers(msgspec.Struct, frozen=True):
+    """How nodes find and reach one another."""
+
+    host: str = "0.0.0.0"
+    port: int = 7443
+    raft_port: int = 7444
+    advertise: str = ""
+    """The address that others dial; by default that of the interface with the default route."""
+    seeds: tuple[str, ...] = ()
+    """`host`, `host:port` or DNS names, for networks without multicast."""
+    mdns: bool = True
+    mdns_interface: str = ""
+    """Address of the interface for mDNS; by default the advertised one."""
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Formation and membership."""
+
+    name: str = "parvada"
+    node_name: str = ""
+    """Shown to people; by default `node-SLOT`."""
+    expect: int = 0
+    max_voters: int = 5
+    """Odd. More voters survive more deaths, and every write waits for a majority of them."""
+    promote_after: float = 5.0
+    """Seconds for which a learner must have been caught up before it becomes a voter."""
+    quiet: float = 5.0
+    """Seconds without a new peer before a lone cluster forms, where nothing arbitrates."""
+    away_after: float = 60.0
+    """Seconds unseen before a member's share of blobs moves and its place as a voter may be taken."""
+
+
+class Training(msgspec.Struct, frozen=True):
+    """This node's share of the work."""
+
+    ray: bool = True
+    """Off: trials run in this node's own processes when it holds the epoch, without Ray."""
+    ray_ip: str = ""
+    """Address of this node's Ray; by default the advertised one."""
+    ray_port: int = 6379
+    cpus: int = 0
+    """0 = as many as this machine has."""
+    object_store_mb: int = 256
+
+
+class Logging(msgspec.Struct, frozen=True):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(msgspec.Struct, frozen=True):
+    storage: Storage
+    client: Client
+    peers: Peers
+    cluster: Cluster
+    training: Training
+    logging: Logging
+
+    @property
+    def secret_path(self) -> Path:
+        return self.storage.secret_file or self.storage.data / "secret"
+
+    @property
+    def cpus(self) -> int:
+        return self.training.cpus or os.cpu_count() or 1
+
+    @property
+    def fronts(self) -> int:
+        return self.client.fronts or min(os.cpu_count() or 1, 4)
+
+
+# variable -> (concern, field)
+_VARIABLES: dict[str, tuple[str, str]] = {
+    "DATA": ("storage", "data"),
+    "SLOT": ("storage", "slot"),
+    "SECRET_FILE": ("storage", "secret_file"),
+    "SHARED": ("storage", "shared"),
+    "COPIES": ("storage", "copies"),
+    "HOST": ("client", "host"),
+    "PORT": ("client", "port"),
+    "FRONTS": ("client", "fronts"),
+    "AUTH": ("client", "auth"),
+    "MAX_UPLOAD_MB": ("client", "max_upload_mb"),
+    "MAX_PREDICT_MB": ("client", "max_predict_mb"),
+    "MAX_PREDICT_VALUES": ("client", "max_predict_values"),
+    "PEER_HOST": ("peers", "host"),
+    "PEER_PORT": ("peers", "port"),
+    "RAFT_PORT": ("peers", "raft_port"),
+    "ADVERTISE": ("peers", "advertise"),
+    "SEEDS": ("peers", "seeds"),
+    "MDNS": ("peers", "mdns"),
+    "MDNS_INTERFACE": ("peers", "mdns_interface"),
+    "NAME": ("cluster", "name"),
+    "NODE_NAME": ("cluster", "node_name"),
+    "EXPECT": ("cluster", "expect"),
+    "MAX_VOTERS": ("cluster", "max_voters"),
+    "PROMOTE_AFTER_SECONDS": ("cluster", "promote_after"),
+    "QUIET_SECONDS": ("cluster", "quiet"),
+    "AWAY_AFTER_SECONDS": ("cluster", "away_after"),
+    "RAY": ("training", "ray"),
+    "RAY_ADDRESS_IP": ("training", "ray_ip"),
+    "RAY_PORT": ("training", "ray_port"),
+    "CPUS": ("training", "cpus"),
+    "OBJECT_STORE_MB": ("training", "object_store_mb"),
+    "LOG_FORMAT": ("logging", "format"),
+    "LOG_LEVEL": ("logging", "level"),
+}
+
+_CONCERNS: dict[str, type[msgspec.Struct]] = {
+    "storage": Storage,
+    "client": Client,
+    "peers": Peers,
+    "cluster": Cluster,
+    "training": Training,
+    "logging": Logging,
+}
+
+_SWITCH = {"on": True, "off": False, "1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
+
+
+def load(environment: Mapping[str, str]) -> Config:
+    """Read every `PARVADA_` variable of `environment`.
+
+    Raises:
+        ConfigError: unknown variable (the nearest known one is suggested) or a value out of its range.
+    """
+    fields: dict[str, dict[str, Any]] = {concern: {} for concern in _CONCERNS}
+    for variable, text in environment.items():
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in _OTHERS or text == "":
+            continue
+        if name not in _VARIABLES:
+            raise ConfigError(_unknown(variable))
+        concern, field = _VARIABLES[name]
+        fields[concern][field] = _parse(variable, text, _CONCERNS[concern], field)
+    config = Config(
+        storage=Storage(**fields["storage"]),
+        client=Client(**fields["client"]),
+        peers=Peers(**fields["peers"]),
+        cluster=Cluster(**fields["cluster"]),
+        training=Training(**fields["training"]),
+        logging=Logging(**fields["logging"]),
+    )
+    _check(config)
+    return config
+
+
+def _unknown(variable: str) -> str:
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), _VARIABLES, n=1)
+    hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+    return f"unknown setting {variable}{hint}"
+
+
+def _parse(variable: str, text: str, concern: type[msgspec.Struct], field: str) -> object:
+    kind = next(each.type for each in msgspec.structs.fields(concern) if each.name == field)
+    if kind is bool:
+        if text.lower() not in _SWITCH:
+            raise ConfigError(f"{variable}={text!r}: give on or off")
+        return _SWITCH[text.lower()]
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind in (Path, Path | None):
+        return Path(text)
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{variable}={text!r}: {error}") from error
+
+
+def _check(config: Config) -> None:
+    for variable, port in (
+        ("PORT", config.client.port),
+        ("PEER_PORT", config.peers.port),
+        ("RAFT_PORT", config.peers.raft_port),
+        ("RAY_PORT", config.training.ray_port),
+    ):
+        if not 1 <= port <= 65535:
+            raise ConfigError(f"{PREFIX}{variable}={port}: a port is a number from 1 to 65535")
+    if config.cluster.max_voters < 1 or config.cluster.max_voters % 2 == 0:
+        raise ConfigError(f"{PREFIX}MAX_VOTERS={config.cluster.max_voters}: give an odd number, e.g. 3 or 5")
+    if config.storage.copies < 1:
+        raise ConfigError(f"{PREFIX}COPIES={config.storage.copies}: give 1 or more")
+    if config.storage.slot is not None and config.storage.slot < 1:
+        raise ConfigError(f"{PREFIX}SLOT={config.storage.slot}: slots count from 1")

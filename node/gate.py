@@ -1,0 +1,81 @@
+"""What this node answers its peers: who it is, whether they are members, whether they may join or stop."""
+
+from collections.abc import Callable
+
+from consensus.messages import DropBlobs
+from consensus.ports import Log, LogError
+from consensus.state import Digest, NodeId
+from discovery.peer import Peer
+from node import logs
+from node.joining import ClusterRecord
+from node.membership import Membership
+from node.peer_table import PeerTable
+from node.peers import Grant
+
+_log = logs.get("gate")
+
+
+class NodeGate:
+    """The peer port's view of the node. Opens before there is a log: then it only greets."""
+
+    def __init__(self, blank: Peer, table: PeerTable, on_news: Callable[[], None]) -> None:
+        self._peer = blank
+        self._table = table
+        self._on_news = on_news
+        self._record: ClusterRecord | None = None
+        self._log: Log | None = None
+        self._membership: Membership | None = None
+        self._heard: set[NodeId] = set()
+
+    def belongs(self, record: ClusterRecord, log: Log, membership: Membership) -> None:
+        """This node is part of a cluster from now on."""
+        self._record, self._log, self._membership = record, log, membership
+        self._peer = Peer(
+            id=self._peer.id,
+            addresses=self._peer.addresses,
+            peer_port=self._peer.peer_port,
+            raft_port=self._peer.raft_port,
+            api_port=self._peer.api_port,
+            state="member",
+            cluster_id=record.cluster_id,
+            fingerprint=self._peer.fingerprint,
+            version=self._peer.version,
+        )
+
+    def heard(self) -> frozenset[NodeId]:
+        """Peers that have introduced themselves: they reach this node."""
+        return frozenset(self._heard)
+
+    # ---- node.peer_api.Gate
+    def hello(self) -> Peer:
+        return self._peer
+
+    def is_member(self, node: NodeId) -> bool:
+        return self._log is not None and node in self._log.state.members
+
+    async def join(self, peer: Peer) -> Grant | None:
+        node = NodeId(peer.id)
+        if self._log is not None and node in self._log.state.revoked:
+            raise PermissionError(f"node {node} has left this cluster for good")
+        if self._record is not None and peer.state == "member" and peer.cluster_id != self._record.cluster_id:
+            _log.warning("cluster.split", peer=node, theirs=peer.cluster_id, ours=self._record.cluster_id)
+            return None
+        self._heard.add(node)
+        if self._table.learn(peer):
+            self._on_news()
+        if self._record is None:
+            return None
+        return Grant(self._record.cluster_id, self._record.genesis, self._record.name)
+
+    async def stopping(self, node: NodeId, timeout: float) -> bool:
+        if self._membership is None:
+            return False
+        return await self._membership.stopping(node, timeout)
+
+    async def repair(self, digest: Digest) -> None:
+        if self._log is None:
+            return
+        try:
+            await self._log.propose(DropBlobs(NodeId(self._peer.id), (digest,)), actor="blobs")
+        except LogError as error:
+            _log.warning("blob.loss_unrecorded", digest=digest, reason=str(error))

@@ -1,0 +1,114 @@
+"""Turns hints into known peers: dials each place, learns over mutual TLS who is there, and introduces this node."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Set
+
+from consensus.state import NodeId
+from discovery.peer import Peer
+from discovery.watcher import Watcher
+from node import logs
+from node.peer_table import PeerTable
+from node.peers import Grant, PeerClient, PeerError, PeerRefused
+
+TICK_SECONDS = 0.25
+AT_ONCE = 8
+"""Greetings under way together: a flood of hints must not become a flood of handshakes."""
+AGAIN_SECONDS = 2.0
+"""A peer that Raft is not connected to is greeted again after this: it may have moved."""
+CONNECTED_SECONDS = 30.0
+BACKOFF_FIRST, BACKOFF_MOST = 0.25, 5.0
+
+Place = tuple[str, int]
+
+_log = logs.get("greeter")
+
+
+class Greeter:
+    """Greets until stopped. `met` are the peers that answered lately; `grant` is the newest offer to join."""
+
+    def __init__(
+        self,
+        client: PeerClient,
+        table: PeerTable,
+        watcher: Watcher,
+        me: Callable[[], Peer],
+        connected: Callable[[], Set[NodeId]],
+        on_news: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._table = table
+        self._watcher = watcher
+        self.me = me
+        self._connected = connected
+        self._on_news = on_news
+        self._due: dict[Place, float] = {}
+        self._backoff: dict[Place, float] = {}
+        self.met: dict[NodeId, Peer] = {}
+        self.grant: Grant | None = None
+        self.newest = time.monotonic()
+        """When the last new peer came into sight."""
+
+    async def run(self) -> None:
+        while True:
+            await self.greet_due()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def greet_due(self) -> None:
+        """Greet every place whose time has come; returns when all have answered or failed."""
+        now = time.monotonic()
+        due = [place for place in self._places() if self._due.get(place, 0.0) <= now][: AT_ONCE * 4]
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(place: Place) -> None:
+            async with gate:
+                await self._greet(*place)
+
+        await asyncio.gather(*(one(place) for place in due))
+
+    def _places(self) -> Iterable[Place]:
+        """Hints, and where members that Raft has lost were last; each once."""
+        places: dict[Place, None] = {}
+        connected = self._connected()
+        for hint in sorted(self._watcher.hints):
+            places[hint.address, hint.peer_port] = None
+        for peer in self._table.peers():
+            if NodeId(peer.id) not in connected:
+                places.update(dict.fromkeys(self._table.places(NodeId(peer.id))))
+        return places
+
+    async def _greet(self, address: str, port: int) -> None:
+        place = (address, port)
+        try:
+            peer = await self._client.hello(address, port)
+        except (PeerError, ValueError) as error:
+            backoff = min(self._backoff.get(place, BACKOFF_FIRST / 2) * 2, BACKOFF_MOST)
+            self._backoff[place] = backoff
+            self._due[place] = time.monotonic() + backoff
+            _log.debug("peer.not_there", address=address, port=port, reason=str(error))
+            return
+        self._backoff.pop(place, None)
+        node = NodeId(peer.id)
+        if node == self.me().id:
+            self._due[place] = time.monotonic() + CONNECTED_SECONDS
+            return
+        if node not in self.met:
+            self.newest = time.monotonic()
+            _log.info("peer.met", peer=node, address=address, state=peer.state)
+        self.met[node] = peer
+        known_before = self._table.places(node)
+        if self._table.learn(peer, address) or not known_before:
+            self._on_news()
+        settled = node in self._connected()
+        self._due[place] = time.monotonic() + (CONNECTED_SECONDS if settled else AGAIN_SECONDS)
+        await self._introduce(node)
+
+    async def _introduce(self, node: NodeId) -> None:
+        """Tell the peer who and where we are; a member answers with what is needed to join."""
+        try:
+            self.grant = await self._client.join(node, self.me())
+        except PeerRefused as error:
+            if error.status != 409:  # 409: it is blank as well, and knows us now
+                _log.warning("peer.refused_us", peer=node, reason=error.reason)
+        except (PeerError, ValueError) as error:
+            _log.debug("peer.lost", peer=node, reason=str(error))

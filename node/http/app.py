@@ -1,0 +1,65 @@
+"""Routes with their roles, and the middlewares around all of them; no logic of any resource."""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from node.http import cluster, datasets, events, jobs, metrics, models, stats, tokens
+from node.http.auth import CALLER, admit, identify
+from node.http.context import PORTS, Ports
+from node.http.errors import Handler, Refusal, errors, invalid
+from node.http.params import integer
+from node.http.routes import Route
+
+MIN_INDEX_SECONDS = 10.0
+SMALL_BODY_BYTES = 4 * 1024 * 1024
+"""Of everything but an upload, which is streamed past this limit."""
+
+
+def make_app(ports: Ports, routes: Iterable[web.RouteDef] = ()) -> web.Application:
+    """The agent's application: the client API, and `routes` (its children's), which look after themselves."""
+    app = web.Application(middlewares=[errors], client_max_size=SMALL_BODY_BYTES)
+    app[PORTS] = ports
+    app.add_routes(list(routes))
+    for module in (cluster, events, stats, metrics, datasets, jobs, models, tokens):
+        app.add_routes([web.route(r.method, r.path, _guarded(r, ports)) for r in module.ROUTES])
+    return app
+
+
+def _guarded(route: Route, ports: Ports) -> Handler:
+    """Around every call of the API: who may, how fresh a read must be, and the headers of the answer."""
+
+    async def call(request: web.Request) -> web.StreamResponse:
+        caller = identify(request.headers.get("Authorization"), ports.log.state, ports.settings.admin_sha256)
+        admit(caller, route.role, ports.settings)
+        request[CALLER] = caller
+        await _be_fresh(request, ports)
+        response = await route.handler(request)
+        if not response.prepared:
+            _stamp(response, ports)
+        return response
+
+    return call
+
+
+async def _be_fresh(request: web.Request, ports: Ports) -> None:
+    consistency = request.query.get("consistency", "local")
+    if consistency not in ("local", "linearizable"):
+        raise invalid("consistency", consistency, "local or linearizable")
+    if consistency == "linearizable":
+        await ports.log.barrier()
+    index = integer(request, "min_index", 0, 0, 2**62)
+    if index:
+        try:
+            await ports.log.wait_applied(index, MIN_INDEX_SECONDS)
+        except TimeoutError as error:
+            raise Refusal(
+                503, "behind", f"this node has not applied index {index} yet; ask again or ask another"
+            ) from error
+
+
+def _stamp(response: web.StreamResponse, ports: Ports) -> None:
+    status = ports.log.status
+    response.headers["x-parvada-node"] = ports.settings.node
+    if not status.quorum:
+        response.headers["x-parvada-stale"] = f"{status.seconds_without_quorum:.1f}"

@@ -1,0 +1,94 @@
+"""What the handlers need of the node, as small protocols; `node.services` brings the real things."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+from aiohttp import web
+
+from consensus.ports import Log
+from consensus.state import Digest, NodeId
+from node.blobs import BlobWriter, StoredBlob
+from node.history import History
+from parvada import schema
+from serving.stats import ModelStats
+from training.ports import TrainerReport
+
+
+class Workshop(Protocol):
+    """Heavy work in a process of its own (`node.workshop`)."""
+
+    async def run(self, function: str, *args: Any) -> Any: ...
+
+
+class Blobs(Protocol):
+    """The local store (`node.blobs`)."""
+
+    def begin(self) -> BlobWriter: ...
+
+    async def adopt(self, path: Path) -> StoredBlob: ...
+
+
+class Distributor(Protocol):
+    """Makes a blob of the local store durable on enough nodes (`node.distribute`)."""
+
+    async def store_durably(self, digest: Digest) -> tuple[NodeId, ...]: ...
+
+
+class Fetcher(Protocol):
+    """The local path of a blob, fetched from a holder if need be (`node.local_api`)."""
+
+    async def make_present(self, digest: Digest) -> Path: ...
+
+
+class Telemetry(Protocol):
+    """Figures of all nodes within reach (`node.telemetry`)."""
+
+    def nodes(self) -> list[schema.Node]: ...
+
+    def stats(self) -> schema.Stats: ...
+
+    def history(self, window: float, step: float) -> History: ...
+
+    def ray_nodes(self) -> Sequence[NodeId]: ...
+
+    def trainer(self) -> TrainerReport | None: ...
+
+    def local_rows(self) -> Sequence[ModelStats]: ...
+
+
+class Leadership(Protocol):
+    """Hands the leadership over from any node (`node.leadership`)."""
+
+    async def transfer(self, to: NodeId | None) -> None: ...
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What of the configuration the API needs. `admin_sha256` is the hash of the admin token, in hexadecimal."""
+
+    node: NodeId
+    auth: Literal["writes", "all"]
+    admin_sha256: str
+    tmp: Path
+    """Of this node's slot: where uploads are written and parsed."""
+    max_upload_bytes: int
+    formation: str
+    """How this node came to its cluster."""
+    mode: Literal["ray", "inline"]
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """All that handlers reach; nothing else of the node."""
+
+    log: Log
+    workshop: Workshop
+    blobs: Blobs
+    distributor: Distributor
+    fetcher: Fetcher
+    telemetry: Telemetry
+    leadership: Leadership
+    settings: Settings
+
+
+PORTS = web.AppKey("ports", Ports)

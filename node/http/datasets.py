@@ -1,0 +1,223 @@
+"""Datasets: uploaded as a file, kept as Parquet parts on several nodes, shown, given back as CSV."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from consensus import state as facts
+from consensus.messages import AddDatasetVersion, DeleteDataset, HeldBlob
+from consensus.queries import current_version
+from consensus.state import Json, Part
+from node.http import views
+from node.http.context import Ports
+from node.http.errors import Refusal, unknown
+from node.http.params import integer, known_only, name_of, version_of
+from node.http.routes import Route, answer, commit, ports_of, value_of
+from training.ingest import IngestOptions, IngestResult, PartFile
+
+INGEST = "training.ingest:ingest"
+PREVIEW = "training.export:preview"
+TO_CSV = "training.export:to_csv"
+UPLOADS = 4
+"""At once on one node: each may take the memory of a few batches and the disk of two copies."""
+CHUNK_BYTES = 1024 * 1024
+STALL_SECONDS = 60.0
+PARAMETERS = ("target", "task", "weight", "group", "drop", "format")
+_FORMATS = {
+    "text/csv": "csv",
+    "text/tab-separated-values": "tsv",
+    "application/vnd.apache.parquet": "parquet",
+    "application/x-parquet": "parquet",
+}
+"""By content type; any other (a browser's guess, octet-stream) is found out from the content."""
+
+_uploads = asyncio.Semaphore(UPLOADS)
+
+
+# ---------------------------------------------------------------- upload
+async def put(request: web.Request) -> web.Response:
+    """201 with the new version, 200 if that content is the newest already; durable on two nodes either way."""
+    known_only(request, PARAMETERS)
+    name = name_of("dataset", request.match_info["dataset"])
+    ports = ports_of(request)
+    _check_length(request, ports.settings.max_upload_bytes)
+    if _uploads.locked():
+        raise Refusal(429, "busy", f"{UPLOADS} uploads are under way on this node; try again, or another node")
+    async with _uploads, _work_folder(ports.settings.tmp) as folder:
+        await _receive(request, folder / "upload", ports.settings.max_upload_bytes)
+        result = await _ingest(request, folder, ports)
+        held = await asyncio.gather(*(_keep(ports, part) for part in result.parts))
+    return await _commit(request, name, result, list(held))
+
+
+def _check_length(request: web.Request, limit: int) -> None:
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "too_large", f"an upload has at most {limit // (1024 * 1024)} MB (PARVADA_MAX_UPLOAD_MB)")
+
+
+@contextlib.asynccontextmanager
+async def _work_folder(tmp: Path) -> AsyncIterator[Path]:
+    """Gone at the end, however the upload ends."""
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="upload-", dir=tmp))
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _receive(request: web.Request, path: Path, limit: int) -> None:
+    size = 0
+    with await asyncio.to_thread(path.open, "wb") as file:
+        buffer = bytearray()
+        while chunk := await asyncio.wait_for(request.content.readany(), STALL_SECONDS):
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            buffer += chunk
+            if len(buffer) >= CHUNK_BYTES:
+                await asyncio.to_thread(file.write, bytes(buffer))
+                buffer.clear()
+        await asyncio.to_thread(file.write, bytes(buffer))
+    if size == 0:
+        raise Refusal(422, "empty_file", "the file is empty: a header line and rows of data are needed")
+
+
+async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestResult:
+    query = request.query
+    parts = folder / "parts"
+    await asyncio.to_thread(parts.mkdir)
+    options = IngestOptions(
+        out_dir=str(parts),
+        target=query.get("target", ""),
+        task=query.get("task", ""),
+        weight=query.get("weight", ""),
+        group=query.get("group", ""),
+        drop=tuple(name for name in query.get("drop", "").split(",") if name),
+        format=query.get("format") or _FORMATS.get(request.content_type, ""),
+        max_bytes=ports.settings.max_upload_bytes,
+    )
+    result: IngestResult = await ports.workshop.run(INGEST, str(folder / "upload"), options)
+    return result
+
+
+async def _keep(ports: Ports, part: PartFile) -> tuple[Part, HeldBlob]:
+    """The part in the store, durable on enough nodes."""
+    stored = await ports.blobs.adopt(Path(part.path))
+    holders = await ports.distributor.store_durably(stored.digest)
+    return Part(stored.digest, part.rows, stored.bytes), HeldBlob(stored.digest, stored.bytes, holders)
+
+
+async def _commit(
+    request: web.Request, name: str, result: IngestResult, held: list[tuple[Part, HeldBlob]]
+) -> web.Response:
+    command = AddDatasetVersion(
+        name=name,
+        digest=result.digest,
+        rows=result.rows,
+        bytes=result.bytes,
+        parts=tuple(part for part, _ in held),
+        target=result.target,
+        task=result.task,
+        detail=Json(msgspec.json.encode(result.detail)),
+        blobs=tuple(blob for _, blob in held),
+    )
+    done = await commit(request, command)
+    outcome, state = value_of(done), ports_of(request).log.state
+    version = state.datasets[name].versions[outcome["version"]]
+    return answer(views.dataset(state, version), 201 if outcome["created"] else 200, done.index)
+
+
+# ---------------------------------------------------------------- read
+def _found(request: web.Request) -> facts.DatasetVersion:
+    name, state = request.match_info["dataset"], ports_of(request).log.state
+    if name not in state.datasets:
+        raise unknown("dataset", name, state.datasets)
+    number = version_of(request) if "version" in request.match_info else None
+    version = current_version(state, name, number)
+    if version is None:
+        raise unknown("version", str(number), map(str, state.datasets[name].versions))
+    return version
+
+
+async def list_datasets(request: web.Request) -> web.Response:
+    """The newest version of each."""
+    known_only(request)
+    state = ports_of(request).log.state
+    newest = (current_version(state, name) for name in sorted(state.datasets))
+    return answer({"datasets": [views.dataset(state, version) for version in newest if version is not None]})
+
+
+async def get(request: web.Request) -> web.Response:
+    known_only(request)
+    return answer(views.dataset(ports_of(request).log.state, _found(request)))
+
+
+async def preview(request: web.Request) -> web.Response:
+    """The first rows, as objects."""
+    known_only(request, ["rows"])
+    version, ports = _found(request), ports_of(request)
+    rows = integer(request, "rows", 20, 1, 1000)
+    first = await ports.fetcher.make_present(version.parts[0].digest)
+    shown: bytes = await ports.workshop.run(PREVIEW, str(first), rows)
+    return web.Response(body=shown, content_type="application/json", charset="utf-8")
+
+
+async def content(request: web.Request) -> web.StreamResponse:
+    """The whole dataset, part by part."""
+    known_only(request, ["format"])
+    wanted = request.query.get("format", "csv")
+    if wanted != "csv":
+        raise Refusal(415, "unsupported_format", f"format {wanted!r} cannot be given; csv can", {"field": "format"})
+    version, ports = _found(request), ports_of(request)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/csv; charset=utf-8",
+            "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.csv"',
+            "x-parvada-node": ports.settings.node,
+        }
+    )
+    async with _work_folder(ports.settings.tmp) as folder:
+        for number, part in enumerate(version.parts):
+            parquet, out = await ports.fetcher.make_present(part.digest), folder / f"{number}.csv"
+            await ports.workshop.run(TO_CSV, str(parquet), str(out), number == 0)
+            if not response.prepared:
+                await response.prepare(request)
+            await _send(response, out)
+    return response
+
+
+async def _send(response: web.StreamResponse, path: Path) -> None:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            await response.write(chunk)
+    await asyncio.to_thread(path.unlink)
+
+
+async def delete(request: web.Request) -> web.Response:
+    known_only(request)
+    name = _found(request).name
+    done = await commit(request, DeleteDataset(name))
+    return answer({"name": name, "deleted": True}, index=done.index)
+
+
+ROUTES = (
+    Route("PUT", "/v1/datasets/{dataset}", put, "operator"),
+    Route("GET", "/v1/datasets", list_datasets),
+    Route("GET", "/v1/datasets/{dataset}", get),
+    Route("GET", "/v1/datasets/{dataset}/versions/{version}", get),
+    Route("GET", "/v1/datasets/{dataset}/preview", preview),
+    Route("GET", "/v1/datasets/{dataset}/versions/{version}/preview", preview),
+    Route("GET", "/v1/datasets/{dataset}/content", content),
+    Route("GET", "/v1/datasets/{dataset}/versions/{version}/content", content),
+    Route("DELETE", "/v1/datasets/{dataset}", delete, "operator"),
+)

@@ -1,0 +1,94 @@
+"""The one table from exception to HTTP answer. Handlers raise; the middleware here renders."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from consensus.ports import CommandRejected, CommandTooLarge, MembershipRefused, NoQuorum
+from node import logs
+from node.blobs import DiskFull
+from node.distribute import NotDurable
+from node.peers import PeerError
+from node.workshop import WorkshopBusy, WorkshopError
+from serving.errors import Unauthenticated
+from serving.problems import from_http, problem
+from training.errors import BadData, BadRequest, nearest
+
+_log = logs.get("http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refusal(Exception):
+    """An answer of 400 and more, with its sentence."""
+
+    def __init__(self, status: int, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = dict(details or {})
+
+
+def invalid(field: str, value: object, allowed: str) -> Refusal:
+    """400: a parameter or field with a value that cannot be."""
+    return Refusal(400, "invalid", f"{field} is {value!r}; it must be {allowed}", {"field": field, "value": value})
+
+
+def unknown(kind: str, name: str, known: Iterable[str] = ()) -> Refusal:
+    """404, with the nearest name there is."""
+    names = sorted(known)
+    return Refusal(404, f"unknown_{kind}", f"there is no {kind} {name!r}{nearest(name, names)}", {"name": name})
+
+
+_REJECTED: Mapping[str, int] = {
+    "not_found": 404,
+    "conflict": 409,
+    "stale_epoch": 409,
+    "in_use": 409,
+    "revoked": 403,
+    "invalid": 400,
+}
+
+_TABLE: tuple[tuple[type[Exception], int, str], ...] = (
+    (NoQuorum, 503, "no_quorum"),
+    (CommandTooLarge, 413, "too_large"),
+    (MembershipRefused, 409, "conflict"),
+    (NotDurable, 503, "not_durable"),
+    (DiskFull, 503, "disk_full"),
+    (PeerError, 503, "no_holder"),
+    (WorkshopBusy, 429, "busy"),
+    (WorkshopError, 422, "not_processed"),
+    (Unauthenticated, 401, "unauthenticated"),
+)
+
+
+def render(error: Exception, path: str) -> web.Response:
+    """Every exception as a `schema.Problem`; what is not in the table is our fault and shows no trace."""
+    match error:
+        case Refusal():
+            return problem(error.status, error.code, str(error), error.details)
+        case CommandRejected():
+            return problem(_REJECTED.get(error.code, 400), error.code, error.reason)
+        case BadRequest():
+            return problem(400, error.code, error.message, error.details)
+        case BadData():
+            return problem(422, error.code, error.message, error.details)
+        case web.HTTPException():
+            return from_http(error, path)
+    for kind, status, code in _TABLE:
+        if isinstance(error, kind):
+            return problem(status, code, str(error))
+    _log.exception("request.crashed", path=path)
+    return problem(500, "internal_error", "this node failed to handle the request; its log says why")
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The outermost middleware."""
+    try:
+        return await handler(request)
+    except ConnectionResetError:  # the client went away: there is nobody to answer
+        raise
+    except Exception as error:  # the edge: every error becomes an answer, by the table
+        return render(error, request.path)

@@ -1,0 +1,121 @@
+"""Training jobs: submitted, followed, cancelled, tried again."""
+
+import base64
+import hashlib
+import secrets
+import time
+
+import msgspec
+from aiohttp import web
+
+from consensus import state as facts
+from consensus.messages import CancelJob, RetryJob, SubmitJob
+from consensus.queries import current_version, jobs_by_age
+from consensus.state import ClusterState, JobId, JobState, Json
+from node.http import views
+from node.http.errors import Refusal, invalid, unknown
+from node.http.params import body, integer, known_only
+from node.http.routes import Route, answer, command_id, commit, ports_of
+from parvada import schema
+from training.spec import ResolvedJob
+
+RESOLVE = "training.spec:resolve_job"
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Everything that can be wrong with the job is found here; 202 once it is committed."""
+    known_only(request)
+    ports = ports_of(request)
+    spec = await body(request, schema.JobSpec)
+    versions = [_dataset(ports.log.state, asked) for asked in spec.datasets]
+    resolved: ResolvedJob = await ports.workshop.run(RESOLVE, spec, versions)
+    job = _new_id(request)
+    command = SubmitJob(
+        job=job,
+        name=spec.name or "+".join(version.name for version in versions)[:128],
+        spec=Json(msgspec.json.encode(spec)),
+        units=resolved.units,
+        candidates=resolved.candidates,
+    )
+    done = await commit(request, command)
+    state = ports.log.state
+    return answer(views.job(state, state.jobs[job]), 202, done.index)
+
+
+def _dataset(state: ClusterState, asked: str | schema.DatasetRef) -> facts.DatasetVersion:
+    ref = asked if isinstance(asked, schema.DatasetRef) else schema.DatasetRef(name=asked)
+    if ref.name not in state.datasets:
+        raise unknown("dataset", ref.name, state.datasets)
+    found = current_version(state, ref.name, ref.version)
+    if found is None:
+        versions = ", ".join(map(str, sorted(state.datasets[ref.name].versions)))
+        message = f"dataset {ref.name!r} has no version {ref.version}; it has {versions}"
+        raise Refusal(404, "unknown_version", message, {"name": ref.name, "version": ref.version})
+    return found
+
+
+def _new_id(request: web.Request) -> JobId:
+    """12 characters that sort by time of submission; of an idempotency key always the same."""
+    key = command_id(request)
+    if key is not None:
+        raw = hashlib.sha256(key.encode()).digest()[:7]
+        return JobId("k" + base64.b32encode(raw).decode().lower().rstrip("=")[:11])
+    moment = int(time.time() * 1000).to_bytes(6, "big")
+    return JobId(base64.b32hexencode(moment)[:10].decode().lower()[2:] + secrets.token_hex(2))
+
+
+def _job(request: web.Request) -> facts.Job:
+    asked, jobs = request.match_info["job"], ports_of(request).log.state.jobs
+    if JobId(asked) not in jobs:
+        raise unknown("job", asked, jobs)
+    return jobs[JobId(asked)]
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    """Newest first."""
+    known_only(request, ["state", "limit"])
+    wanted, state = request.query.get("state"), ports_of(request).log.state
+    if wanted is not None and wanted not in set(JobState):
+        raise invalid("state", wanted, f"one of {', '.join(JobState)}")
+    found = [job for job in reversed(jobs_by_age(state)) if wanted in (None, job.state.value)]
+    limit = integer(request, "limit", 100, 1, 1000)
+    return answer({"jobs": [views.job(state, job) for job in found[:limit]]})
+
+
+async def get_job(request: web.Request) -> web.Response:
+    known_only(request)
+    return answer(views.job(ports_of(request).log.state, _job(request)))
+
+
+async def leaderboard(request: web.Request) -> web.Response:
+    known_only(request, ["dataset"])
+    job, only = _job(request), request.query.get("dataset")
+    names = [unit.dataset for unit in job.units]
+    if only is not None and only not in names:
+        raise unknown("dataset", only, names)
+    return answer(views.leaderboard(ports_of(request).log.state, job, only))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    return await _change(request, CancelJob(_job(request).id))
+
+
+async def retry(request: web.Request) -> web.Response:
+    return await _change(request, RetryJob(_job(request).id))
+
+
+async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Response:
+    known_only(request)
+    done = await commit(request, command)
+    state = ports_of(request).log.state
+    return answer(views.job(state, state.jobs[command.job]), index=done.index)
+
+
+ROUTES = (
+    Route("POST", "/v1/jobs", submit, "operator"),
+    Route("GET", "/v1/jobs", list_jobs),
+    Route("GET", "/v1/jobs/{job}", get_job),
+    Route("GET", "/v1/jobs/{job}/leaderboard", leaderboard),
+    Route("POST", "/v1/jobs/{job}/cancel", cancel, "operator"),
+    Route("POST", "/v1/jobs/{job}/retry", retry, "operator"),
+)

@@ -1,0 +1,60 @@
+"""What a resource module lists, and what its handlers share: how they commit and how they answer."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from consensus.messages import Command
+from consensus.ports import Committed
+from consensus.state import CommandId
+from node.http.auth import CALLER
+from node.http.context import PORTS, Ports
+from node.http.errors import invalid
+
+MAX_KEY = 200
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`role` is the least that a caller needs: viewer, predictor, operator or admin."""
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    role: str = "viewer"
+
+
+def ports_of(request: web.Request) -> Ports:
+    return request.app[PORTS]
+
+
+def command_id(request: web.Request) -> CommandId | None:
+    """The command id that an `Idempotency-Key` stands for: the same caller's same key on the same call."""
+    key = request.headers.get("Idempotency-Key")
+    if not key:
+        return None
+    if len(key) > MAX_KEY:
+        raise invalid("Idempotency-Key", f"{key[:40]}…", f"at most {MAX_KEY} characters")
+    scope = f"{request.method} {request.path}\0{request[CALLER].token}\0{key}"
+    return CommandId(hashlib.sha256(scope.encode()).hexdigest()[:32])
+
+
+async def commit(request: web.Request, command: Command) -> Committed:
+    """Commit under the caller's name, once per idempotency key. Raises consensus.ports.LogError."""
+    return await ports_of(request).log.propose(command, actor=request[CALLER].name, command_id=command_id(request))
+
+
+def value_of(committed: Committed) -> dict[str, Any]:
+    """The small JSON object that the state machine answered."""
+    found: dict[str, Any] = msgspec.json.decode(committed.outcome.value) if committed.outcome.value else {}
+    return found
+
+
+def answer(body: object, status: int = 200, index: int | None = None) -> web.Response:
+    """JSON; `index` is the log index of the write that it answers."""
+    headers = {"x-parvada-index": str(index)} if index is not None else None
+    return web.Response(
+        body=msgspec.json.encode(body), status=status, headers=headers, content_type="application/json", charset="utf-8"
+    )

@@ -1,0 +1,259 @@
+"""From the replicated state to what the wire shows: pure, one function a struct of `parvada.schema`."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from consensus import state as facts
+from consensus.progress import Standing, candidates_of, job_progress, standings
+from consensus.queries import aliases_of, holders
+from consensus.state import CandidateState, ClusterState, JobState, Json
+from parvada import schema
+from training.metrics import greater_is_better
+
+
+def iso(at: float) -> str:
+    """ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# ---------------------------------------------------------------- datasets
+def dataset(state: ClusterState, version: facts.DatasetVersion) -> schema.Dataset:
+    detail = msgspec.json.decode(version.detail, type=schema.DatasetDetail)
+    whole = state.datasets[version.name]
+    return schema.Dataset(
+        name=version.name,
+        version=version.version,
+        digest=version.digest,
+        rows=version.rows,
+        bytes=version.bytes,
+        parts=len(version.parts),
+        target=version.target,
+        task=msgspec.convert(version.task, schema.Task),
+        columns=detail.columns,
+        created_at=iso(version.created_at),
+        created_by=version.created_by,
+        holders={part.digest: list(holders(state, part.digest)) for part in version.parts},
+        dropped_rows=detail.dropped_rows,
+        weight=detail.weight,
+        group=detail.group,
+        versions=sorted(whole.versions),
+    )
+
+
+# ---------------------------------------------------------------- jobs
+def job(state: ClusterState, found: facts.Job) -> schema.Job:
+    return schema.Job(
+        id=found.id,
+        name=found.name,
+        state=found.state.value,
+        spec=msgspec.json.decode(found.spec, type=schema.JobSpec),
+        progress=progress(state, found),
+        per_dataset=[unit_progress(state, found, number) for number in range(len(found.units))],
+        created_at=iso(found.created_at),
+        created_by=found.created_by,
+        started_at=iso(found.started_at) if found.started_at else None,
+        ended_at=iso(found.ended_at) if found.ended_at else None,
+        epochs=list(found.epochs),
+        resumed=max(0, len(found.epochs) - 1),
+        error=found.error or None,
+    )
+
+
+def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> schema.Progress:
+    """A trial is one fold of one candidate. The estimate assumes that the folds to come cost what those done did,
+    on as many CPUs as run folds now."""
+    counts = job_progress(found, state.epoch.number, unit)
+    running = counts.running if found.state is JobState.RUNNING else 0
+    eta = counts.remaining * counts.mean_fold_seconds / running if running and counts.done else None
+    return schema.Progress(
+        trials_total=counts.total,
+        trials_done=counts.done,
+        trials_failed=counts.failed + counts.skipped,
+        trials_running=running,
+        fraction=round(counts.fraction, 4),
+        eta_seconds=round(eta, 1) if eta is not None else None,
+    )
+
+
+def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.UnitProgress:
+    unit = found.units[number]
+    best = _best(found, number)
+    final = _final(best.candidate) if best is not None else schema.FinalResult()
+    return schema.UnitProgress(
+        dataset=unit.dataset,
+        version=unit.version,
+        target=unit.target,
+        task=msgspec.convert(unit.task, schema.Task),
+        metric=unit.metric,
+        state=_unit_state(found, unit),
+        progress=progress(state, found, number),
+        best=best.candidate.id if best is not None else None,
+        best_estimator=best.candidate.estimator if best is not None else None,
+        best_score=best.mean if best is not None else None,
+        model=final.model,
+        model_version=final.version,
+        error=unit.error or None,
+        notes=msgspec.json.decode(unit.detail, type=schema.UnitDetail).notes,
+    )
+
+
+def _unit_state(found: facts.Job, unit: facts.Unit) -> Any:
+    if unit.done:
+        return "failed" if unit.error else "done"
+    return "running" if found.state is JobState.RUNNING else "queued"
+
+
+def _best(found: facts.Job, number: int) -> Standing | None:
+    """The first of the leaderboard as it stands: the chosen one once the unit is done."""
+    metric = found.units[number].metric
+    ranked = standings(candidates_of(found, number), metric, greater_is_better=greater_is_better(metric))
+    return ranked[0] if ranked and ranked[0].rank == 1 and ranked[0].mean is not None else None
+
+
+def _final(candidate: facts.Candidate) -> schema.FinalResult:
+    return msgspec.json.decode(candidate.final, type=schema.FinalResult) if candidate.final else schema.FinalResult()
+
+
+def leaderboard(state: ClusterState, found: facts.Job, only: str | None = None) -> schema.Leaderboard:
+    """Rows best first, dataset by dataset; every candidate has one."""
+    rows: list[schema.LeaderboardRow] = []
+    for number, unit in enumerate(found.units):
+        if only is None or unit.dataset == only:
+            rows += _unit_rows(state, found, number)
+    return schema.Leaderboard(job=found.id, rows=rows)
+
+
+def _unit_rows(state: ClusterState, found: facts.Job, number: int) -> list[schema.LeaderboardRow]:
+    unit = found.units[number]
+    better = greater_is_better(unit.metric)
+    ranked = standings(candidates_of(found, number), unit.metric, greater_is_better=better)
+    front = _pareto(ranked)
+    return [_row(state, found, unit, standing, standing.candidate.id in front) for standing in ranked]
+
+
+def _pareto(ranked: tuple[Standing, ...]) -> set[str]:
+    """Candidates that no other beats in both score and speed of prediction."""
+    front: set[str] = set()
+    fastest = float("inf")
+    # Best score first: a row is on the front when it is faster than all that score better.
+    for row in ranked:
+        if row.rank is None or row.mean is None or row.predict_us_per_row is None:
+            continue
+        if row.predict_us_per_row < fastest:
+            front.add(row.candidate.id)
+            fastest = row.predict_us_per_row
+    return front
+
+
+def _row(
+    state: ClusterState, found: facts.Job, unit: facts.Unit, standing: Standing, pareto: bool
+) -> schema.LeaderboardRow:
+    candidate, final = standing.candidate, _final(standing.candidate)
+    return schema.LeaderboardRow(
+        rank=standing.rank,
+        candidate=candidate.id,
+        dataset=unit.dataset,
+        estimator=candidate.estimator,
+        params=msgspec.json.decode(candidate.params, type=dict[str, Any]),
+        state=_row_state(state, found, candidate),
+        metric=unit.metric,
+        cv_mean=standing.mean,
+        cv_std=standing.std,
+        folds=list(standing.scores),
+        holdout=final.holdout,
+        fit_seconds=standing.fit_seconds,
+        predict_us_per_row=standing.predict_us_per_row,
+        model_bytes=final.model_bytes or None,
+        pareto=pareto,
+        reason=candidate.reason or final.error,
+        model=final.model,
+        version=final.version,
+    )
+
+
+def _row_state(state: ClusterState, found: facts.Job, candidate: facts.Candidate) -> Any:
+    if candidate.state is not CandidateState.PENDING:
+        return candidate.state.value
+    if found.state is not JobState.RUNNING:
+        return "pending"
+    here = any(epoch == state.epoch.number for epoch in candidate.running.values())
+    return "running" if here or candidate.folds else "pending"
+
+
+# ---------------------------------------------------------------- models
+def model(state: ClusterState, found: facts.Model) -> schema.Model:
+    """Task, estimator and metrics are those of the version that `production` names, else of the newest."""
+    shown = found.versions[found.aliases.get("production", found.latest)]
+    detail = msgspec.json.decode(shown.detail, type=schema.VersionDetail)
+    return schema.Model(
+        name=found.name,
+        latest=found.latest,
+        versions=sorted(found.versions),
+        aliases=dict(sorted(found.aliases.items())),
+        task=msgspec.convert(shown.task, schema.Task),
+        estimator=shown.estimator,
+        metrics=detail.metrics,
+    )
+
+
+def model_version(state: ClusterState, found: facts.ModelVersion) -> schema.ModelVersion:
+    detail = msgspec.json.decode(found.detail, type=schema.VersionDetail)
+    return schema.ModelVersion(
+        model=found.model,
+        version=found.version,
+        digest=found.digest,
+        task=msgspec.convert(found.task, schema.Task),
+        estimator=found.estimator,
+        params=detail.params,
+        signature=detail.signature,
+        metrics=detail.metrics,
+        dataset=detail.dataset,
+        job=found.job,
+        candidate=found.candidate,
+        engine="onnx" if found.engine == "onnx" else "sklearn",
+        engine_reason=detail.engine_reason,
+        libraries=detail.libraries,
+        bytes=found.bytes,
+        created_at=iso(found.created_at),
+        holders=list(holders(state, found.digest)),
+        aliases=list(aliases_of(state, found.model, found.version)),
+    )
+
+
+def alias_change(found: facts.Model, move: facts.AliasMove) -> schema.AliasChange:
+    version = found.versions.get(move.version)
+    metrics = msgspec.json.decode(version.detail, type=schema.VersionDetail).metrics if version is not None else {}
+    return schema.AliasChange(
+        alias=move.alias,
+        version=move.version,
+        previous=move.previous,
+        at=iso(move.at),
+        by=move.by,
+        comment=move.comment,
+        metrics=metrics,
+    )
+
+
+# ---------------------------------------------------------------- the rest
+def token(found: facts.Token) -> schema.TokenRecord:
+    return schema.TokenRecord(id=found.id, name=found.name, role=found.role.value, created_at=iso(found.created_at))
+
+
+def audit(entry: facts.AuditEntry) -> schema.AuditRecord:
+    return schema.AuditRecord(
+        index=entry.index,
+        at=iso(entry.at),
+        actor=entry.actor,
+        call=entry.command,
+        object=entry.object,
+        outcome=entry.outcome,
+    )
+
+
+def now_iso() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+NO_DETAIL = Json(b"{}")

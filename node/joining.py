@@ -1,0 +1,154 @@
+"""From a blank start to membership: looks, asks `discovery.formation` what to do, does it, and keeps the record."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from consensus.state import NodeId
+from discovery import formation
+from discovery.formation import Form, FormationView, Genesis, How, Join, Refuse, Resume, Wait
+from node import logs
+from node.config import Config
+from node.files import write_atomically
+from node.greeter import Greeter
+from node.peers import Grant, PeerClient, PeerError
+from node.slot import GenesisRecord, claim_genesis, read_genesis
+
+LOOK_SECONDS = 1.0
+"""Before a shared volume is asked to arbitrate, a cluster that exists already gets this long to be seen."""
+
+_log = logs.get("joining")
+
+
+class CannotStart(Exception):
+    """Nothing that this node can do alone is safe; the message says what an operator should do."""
+
+
+class ClusterRecord(msgspec.Struct, frozen=True):
+    """What a node keeps of the cluster it belongs to, in `cluster.json` of its slot."""
+
+    cluster_id: str
+    genesis: NodeId
+    name: str
+    formation: str
+
+
+def read_record(slot: Path) -> ClusterRecord | None:
+    path = slot / "cluster.json"
+    return msgspec.json.decode(path.read_bytes(), type=ClusterRecord) if path.exists() else None
+
+
+class Joiner:
+    """Runs the formation rules until this node belongs to a cluster."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        config: Config,
+        slot: Path,
+        greeter: Greeter,
+        client: PeerClient,
+        heard: Callable[[], frozenset[NodeId]],
+    ) -> None:
+        self._me = me
+        self._config = config
+        self._slot = slot
+        self._greeter = greeter
+        self._client = client
+        self._heard = heard
+        self._begun = time.monotonic()
+
+    async def settle(self) -> ClusterRecord:
+        """The record of the cluster that this node belongs to from now on.
+
+        Raises:
+            CannotStart: the rules refuse; the reason is for the operator.
+        """
+        said = ""
+        await self._look_around()
+        while True:
+            decision = formation.decide(self._view())
+            match decision:
+                case Resume():
+                    record = read_record(self._slot)
+                    if record is None:
+                        raise CannotStart(
+                            f"{self._slot} has a Raft log but no cluster.json: restore it or empty the slot"
+                        )
+                    return record
+                case Join(peer):
+                    record = await self._join(NodeId(peer.id))
+                    if record is not None:
+                        return self._keep(record)
+                    await asyncio.sleep(formation.RECHECK_SECONDS)
+                case Form(how):
+                    return self._keep(self._form(how))
+                case Refuse(reason):
+                    raise CannotStart(reason)
+                case Wait(seconds, reason):
+                    if reason != said:
+                        _log.info("formation.waiting", reason=reason)
+                        said = reason
+                    await asyncio.sleep(min(seconds, formation.RECHECK_SECONDS))
+
+    async def _look_around(self) -> None:
+        """Before the volume arbitrates, a cluster that exists already (on other hosts) gets a moment to be seen."""
+        arbitrates = self._config.storage.shared and read_genesis(self._config.storage.data) is None
+        while arbitrates and not self._members_in_sight() and time.monotonic() - self._begun < LOOK_SECONDS:
+            await asyncio.sleep(0.1)
+
+    def _members_in_sight(self) -> bool:
+        return any(peer.state == "member" for peer in self._greeter.met.values())
+
+    def _view(self) -> FormationView:
+        quiet = time.monotonic() - max(self._greeter.newest, self._begun)
+        return FormationView(
+            me=self._me,
+            has_log=read_record(self._slot) is not None,
+            peers=tuple(self._greeter.met[node] for node in sorted(self._greeter.met)),
+            confirmed=frozenset(self._heard()),
+            genesis=self._genesis(),
+            expect=self._config.cluster.expect,
+            quiet=quiet,
+            quiet_needed=self._config.cluster.quiet,
+        )
+
+    def _genesis(self) -> Genesis | None:
+        """The volume's word on who forms; claimed for this node if nobody has and no cluster is in sight."""
+        if not self._config.storage.shared:
+            return None
+        record = read_genesis(self._config.storage.data)
+        if record is None:
+            if self._members_in_sight():
+                return None
+            mine = GenesisRecord(cluster_id=str(uuid.uuid4()), node_id=self._me, name=self._config.cluster.name)
+            record = claim_genesis(self._config.storage.data, mine)
+        return Genesis(node_id=record.node_id, cluster_id=record.cluster_id)
+
+    async def _join(self, node: NodeId) -> ClusterRecord | None:
+        try:
+            grant: Grant = await self._client.join(node, self._greeter.me())
+        except (PeerError, ValueError) as error:
+            _log.info("join.failed", peer=node, reason=str(error))
+            return None
+        return ClusterRecord(grant.cluster_id, NodeId(grant.genesis), grant.name, "joined")
+
+    def _form(self, how: How) -> ClusterRecord:
+        cluster = read_genesis(self._config.storage.data) if how is How.VOLUME else None
+        if how is How.DEVELOPMENT:
+            _log.warning(
+                "formation.development",
+                note="nothing arbitrated: nodes that start apart would form two clusters; let them share a volume",
+            )
+        cluster_id = cluster.cluster_id if cluster else str(uuid.uuid4())
+        name = cluster.name if cluster else self._config.cluster.name
+        return ClusterRecord(cluster_id, self._me, name, how.value)
+
+    def _keep(self, record: ClusterRecord) -> ClusterRecord:
+        write_atomically(self._slot / "cluster.json", msgspec.json.encode(record))
+        _log.info("cluster.belongs", cluster=record.cluster_id, genesis=record.genesis, formation=record.formation)
+        return record

@@ -1,0 +1,90 @@
+"""Where every known node is reached. Facts from the log and from authenticated greetings, newest first."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from consensus.ports import PeerAddress
+from consensus.state import ClusterState, NodeId
+from discovery.peer import MAX_ADDRESSES, Peer
+
+MAX_STRANGERS = 256
+"""Authenticated nodes that are not members (yet): more than a cluster ever admits at once."""
+
+
+class PeerTable:
+    """The peers of `me`. A greeting tells where a node is now, the log where it said it was when it registered."""
+
+    def __init__(self, me: NodeId) -> None:
+        self._me = me
+        self._greeted: dict[NodeId, Peer] = {}
+        self._members: dict[NodeId, Peer] = {}
+        self._revoked: frozenset[NodeId] = frozenset()
+
+    def learn(self, peer: Peer, address: str | None = None) -> bool:
+        """Note what a peer said of itself over mutual TLS; `address` is where it really answered. Returns whether
+        that was news."""
+        node = NodeId(peer.id)
+        if node == self._me or node in self._revoked:
+            return False
+        if address is not None:
+            peer = with_first_address(peer, address)
+        if self._greeted.get(node) == peer:
+            return False
+        if node not in self._members and node not in self._greeted and len(self._strangers()) >= MAX_STRANGERS:
+            return False
+        self._greeted[node] = peer
+        return True
+
+    def follow(self, state: ClusterState, fingerprint: str) -> None:
+        """Take over the members of a committed state; the revoked are forgotten."""
+        self._revoked = frozenset(state.revoked)
+        self._members = {
+            member.id: Peer(
+                id=member.id,
+                addresses=member.addresses,
+                peer_port=member.peer_port,
+                raft_port=member.raft_port,
+                api_port=member.api_port,
+                state="member",
+                cluster_id=state.cluster_id,
+                fingerprint=fingerprint,
+                version=member.version,
+            )
+            for member in state.members.values()
+            if member.id != self._me and member.id not in self._revoked
+        }
+        self._greeted = {node: peer for node, peer in self._greeted.items() if node not in self._revoked}
+
+    def places(self, node: NodeId) -> tuple[tuple[str, int], ...]:
+        """(address, peer port) in the order to try; empty for an unknown node."""
+        found = [peer for peer in (self._greeted.get(node), self._members.get(node)) if peer is not None]
+        return tuple(dict.fromkeys((address, peer.peer_port) for peer in found for address in peer.addresses))
+
+    def raft_peers(self) -> Mapping[NodeId, PeerAddress]:
+        """For `Log.set_peers`: members, and greeted nodes, which may be about to join."""
+        return {node: self._raft_address(node) for node in {*self._members, *self._greeted}}
+
+    def peers(self) -> tuple[Peer, ...]:
+        """All known nodes but this one, as they are told to others."""
+        return tuple(
+            self._greeted.get(node) or self._members[node] for node in sorted({*self._members, *self._greeted})
+        )
+
+    def forget(self, node: NodeId) -> None:
+        """A greeted node that is not a member is gone; a member stays where the log says."""
+        self._greeted.pop(node, None)
+
+    def _raft_address(self, node: NodeId) -> PeerAddress:
+        found = [peer for peer in (self._greeted.get(node), self._members.get(node)) if peer is not None]
+        addresses = dict.fromkeys(address for peer in found for address in peer.addresses)
+        return PeerAddress(tuple(addresses), found[0].raft_port)
+
+    def _strangers(self) -> set[NodeId]:
+        return self._greeted.keys() - self._members.keys()
+
+
+def with_first_address(peer: Peer, address: str) -> Peer:
+    """The same peer with the address at which it answered in front."""
+    others = tuple(known for known in peer.addresses if known != address)
+    return msgspec.structs.replace(peer, addresses=(address, *others)[:MAX_ADDRESSES])

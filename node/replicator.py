@@ -1,0 +1,186 @@
+"""Keeps this node's store as the facts say it should be: pulls what it owes, tells what it has, drops what is spare.
+
+Level-triggered: each round compares the newest state with the store, so a missed event costs nothing.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from consensus.messages import DropBlobs, HoldBlobs
+from consensus.ports import Log, LogError
+from consensus.queries import available_holders
+from consensus.state import ClusterState, Digest, NodeId
+from node import logs
+from node.blobs import BlobStore, DiskFull
+from node.peers import PeerError
+from node.placement import ranking
+from node.repair import Placement, Plan, lost, plan
+
+log = logs.get("node.replicator")
+
+PARALLEL_PULLS = 2
+SETTLE_SECONDS = 0.05
+"""After a change, so that a burst of commits makes one round."""
+IDLE_SECONDS, OWING_SECONDS = 5.0, 1.0
+"""Between rounds without a change: when nothing is owed, and when something is."""
+RETRY_FIRST, RETRY_MOST = 0.5, 30.0
+SPARE_SECONDS = 600.0
+"""How long a blob stays though it need not: an upload's blobs come well before the fact that refers to them, and a
+process that was just told a path must find it. Counted only while this node knows the newest facts."""
+BATCH = 512
+PROPOSE_SECONDS = 5.0
+
+
+class Fetcher(Protocol):
+    """What is needed of `node.transfer.Transfer`."""
+
+    async def fetch(self, digest: Digest, holders: Sequence[NodeId]) -> None: ...
+
+
+class Replicator:
+    """One node's repair loop. `run` it as a root task."""
+
+    def __init__(
+        self, me: NodeId, facts: Log, blobs: BlobStore, fetcher: Fetcher, copies: int, clock: Callable[[], float]
+    ) -> None:
+        self._me, self._facts, self._blobs, self._fetcher, self._clock = me, facts, blobs, fetcher, clock
+        self._placement = Placement(copies)
+        self._wake = asyncio.Event()
+        self._pulling: set[Digest] = set()
+        self._retry: dict[Digest, tuple[int, float]] = {}
+        self._needless_since: dict[Digest, float] = {}
+        self.owed = 0
+        """Blobs that this node should have and has not."""
+
+    def poke(self) -> None:
+        """Look again soon: the store has changed by other hands, or a copy was found corrupt."""
+        self._wake.set()
+
+    def lost(self) -> frozenset[Digest]:
+        """Blobs that no node within reach holds: an alarm."""
+        reachable = {self._me, *self._facts.status.connected}
+        return lost(self._facts.state, reachable) - self._blobs.digests()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name="replicator.follow")
+            while True:
+                await self._round(group)
+                await self._pause()
+
+    async def _follow(self) -> None:
+        """Wake at every change of what matters here; states share what they do not change."""
+        seen: ClusterState | None = None
+        async for item in self._facts.subscribe():
+            state = item.state
+            if seen is None or not _same_facts(seen, state):
+                self._wake.set()
+            seen = state
+
+    async def _pause(self) -> None:
+        try:
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
+            async with asyncio.timeout(OWING_SECONDS if self.owed else IDLE_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(SETTLE_SECONDS)
+        self._wake.clear()
+
+    async def _round(self, group: asyncio.TaskGroup) -> None:
+        state = self._facts.state
+        if self._me not in state.members:
+            return
+        # In a thread: when the members change, thousands of blobs have new owners to be computed.
+        found = await asyncio.to_thread(plan, state, self._me, self._blobs.digests(), self._placement)
+        self.owed = len(found.pull)
+        self._start_pulls(group, state, found.pull)
+        await self._tell(found)
+        await self._clear(found)
+
+    # ------------------------------------------------------------ pulling
+    def _start_pulls(self, group: asyncio.TaskGroup, state: ClusterState, wanted: frozenset[Digest]) -> None:
+        self._retry = {digest: entry for digest, entry in self._retry.items() if digest in wanted}
+        now = self._clock()
+        for digest in sorted(wanted - self._pulling):
+            if len(self._pulling) >= PARALLEL_PULLS:
+                return
+            holders = self._holders(state, digest)
+            if holders and self._retry.get(digest, (0, 0.0))[1] <= now:
+                self._pulling.add(digest)
+                group.create_task(self._pull(digest, holders), name=f"pull.{digest[:12]}")
+
+    def _holders(self, state: ClusterState, digest: Digest) -> tuple[NodeId, ...]:
+        """Who can be asked now, in an order of our own, so that not all nodes ask the same one."""
+        connected = frozenset(self._facts.status.connected)
+        present = [node for node in available_holders(state, digest) if node in connected]
+        return ranking(Digest(f"{digest}{self._me}"), present)
+
+    async def _pull(self, digest: Digest, holders: tuple[NodeId, ...]) -> None:
+        try:
+            await self._fetcher.fetch(digest, holders)
+        except (PeerError, DiskFull) as error:
+            attempts = self._retry.get(digest, (0, 0.0))[0]
+            wait = min(RETRY_FIRST * 2**attempts, RETRY_MOST)
+            self._retry[digest] = (attempts + 1, self._clock() + wait)
+            log.warning("blob.owed", digest=digest, reason=str(error), again_in=wait)
+        finally:
+            self._pulling.discard(digest)
+            self._wake.set()
+
+    # ------------------------------------------------------------ telling
+    async def _tell(self, found: Plan) -> None:
+        for digests in _batches(found.announce):
+            await self._propose(HoldBlobs(self._me, digests))
+        for digests in _batches(found.retract):
+            log.warning("blob.retracted", count=len(digests), first=digests[0])
+            await self._propose(DropBlobs(self._me, digests))
+
+    async def _propose(self, command: HoldBlobs | DropBlobs) -> bool:
+        """Whether it is committed. If not, the next round finds the same difference and proposes again."""
+        try:
+            await self._facts.propose(command, actor=f"node:{self._me}", timeout=PROPOSE_SECONDS)
+        except LogError as error:
+            log.info("replicator.postponed", command=type(command).__name__, reason=str(error))
+            return False
+        return True
+
+    # ------------------------------------------------------------ clearing
+    async def _clear(self, found: Plan) -> None:
+        """Remove what has been needless for long enough; a spare copy only after the others know."""
+        status = self._facts.status
+        if not status.quorum or status.applied_index < status.commit_index:
+            self._needless_since.clear()  # what looks needless may be referred to by facts not seen yet
+            return
+        now = self._clock()
+        needless = (found.spare | found.unreferenced) - self._blobs.take_touched()
+        self._needless_since = {digest: self._needless_since.get(digest, now) for digest in needless}
+        old = {digest for digest, since in self._needless_since.items() if now - since >= SPARE_SECONDS}
+        for digests in _batches(old & found.spare):
+            if not await self._propose(DropBlobs(self._me, digests)):
+                old -= set(digests)
+        for digest in old:
+            if await self._drop(digest):
+                log.info("blob.dropped", digest=digest)
+
+    async def _drop(self, digest: Digest) -> bool:
+        """Unless something has come to refer to this copy, or somebody to rely on it, since the plan was made."""
+        blob = self._facts.state.blobs.get(digest)
+        if digest in self._blobs.take_touched() or (blob is not None and self._me in blob.holders):
+            self._needless_since.clear()  # the taken touches may be of others too: all times start anew
+            return False
+        await self._blobs.remove(digest)
+        return True
+
+
+def _same_facts(one: ClusterState, other: ClusterState) -> bool:
+    return one.blobs is other.blobs and one.models is other.models and one.members is other.members
+
+
+def _batches(digests: Iterable[Digest]) -> Iterable[tuple[Digest, ...]]:
+    ordered = iter(sorted(digests))
+    while batch := tuple(itertools.islice(ordered, BATCH)):
+        yield batch

@@ -1,0 +1,173 @@
+"""What a node runs once it belongs to a cluster: stores, repair, epochs, membership, the local API and the fronts.
+
+Built in a straight line, a reason a step; stopped in reverse order. `node.agent` brings the node to where this starts.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Mapping
+
+import msgspec
+from aiohttp import web
+
+import parvada
+from consensus.ports import Log
+from node import logs
+from node.blobs import BlobStore
+from node.children import Child, Supervisor
+from node.config import Config
+from node.distribute import Distributor
+from node.engines import Engine, InlineEngine, RayEngine
+from node.epochs import EpochKeeper
+from node.http.app import make_app
+from node.http.context import Ports, Settings
+from node.joining import ClusterRecord
+from node.leadership import Leadership
+from node.local_api import LocalApi, serve
+from node.membership import Membership
+from node.peers import PeerClient
+from node.pki import Identity
+from node.replicator import Replicator
+from node.serving_view import ViewBuilder
+from node.slot import Slot, run_dir
+from node.tasks import Tasks
+from node.telemetry import Telemetry
+from node.transfer import Transfer
+from node.view_feed import ViewFeed
+from node.workshop import Workshop
+from training.ray_cluster import RayCluster, RaySettings
+
+MEGABYTE = 1024 * 1024
+FRONT_GRACE_SECONDS = 10.0
+
+_log = logs.get("services")
+
+
+class Foundation(msgspec.Struct, frozen=True):
+    """What exists before a node belongs to anything."""
+
+    config: Config
+    name: str
+    slot: Slot
+    identity: Identity
+    blobs: BlobStore
+    client: PeerClient
+    supervisor: Supervisor
+    tasks: Tasks
+    admin_token: str
+    address: str
+    leadership: Leadership
+
+
+class Services:
+    """All parts of a member. `start` and `stop` once each."""
+
+    def __init__(self, base: Foundation, record: ClusterRecord, log: Log, membership: Membership) -> None:
+        self._base = base
+        self._log = log
+        self._membership = membership
+        self._socket = run_dir(base.slot) / "agent.sock"
+        self._fronts: list[Child] = []
+        self._local: web.AppRunner | None = None
+        config, me = base.config, base.identity.id
+
+        # Bytes: who holds what, and how it gets there.
+        transfer = Transfer(me, base.blobs, base.client)
+        distributor = Distributor(me, log, base.blobs, transfer, config.storage.copies)
+        self.replicator = Replicator(me, log, base.blobs, transfer, config.storage.copies, time.monotonic)
+        self._workshop = Workshop(base.supervisor)
+
+        # What people and children see.
+        self._telemetry = Telemetry(
+            me,
+            base.name,
+            parvada.__version__,
+            log,
+            base.blobs,
+            config.storage.data,
+            base.supervisor.pids,
+            lambda: self.replicator.owed,
+            lambda: self._epochs.ray_epoch,
+        )
+        admin_sha256 = hashlib.sha256(base.admin_token.encode()).hexdigest()
+        self._views = ViewFeed(log, ViewBuilder(me, config.client.auth, admin_sha256))
+        tmp = base.slot.path / "tmp"
+        local = LocalApi(log, self._views, base.blobs, transfer, distributor, self._telemetry, tmp)
+        settings = Settings(
+            node=me,
+            auth=config.client.auth,
+            admin_sha256=admin_sha256,
+            tmp=tmp,
+            max_upload_bytes=config.client.max_upload_mb * MEGABYTE,
+            formation=record.formation,
+            mode="ray" if config.training.ray else "inline",
+        )
+        ports = Ports(log, self._workshop, base.blobs, distributor, local, self._telemetry, base.leadership, settings)
+        self._app = make_app(ports, local.routes())
+
+        # Work: the epoch's share of this node.
+        self._epochs = EpochKeeper(
+            log, self._engine(record), base.supervisor, membership.seen_ages, self._child_environment()
+        )
+
+    def _engine(self, record: ClusterRecord) -> Engine:
+        config = self._base.config
+        if not config.training.ray:
+            return InlineEngine()
+        ip = config.training.ray_ip or self._base.address
+        settings = RaySettings(
+            ip=ip,
+            cpus=config.cpus,
+            folder=self._base.slot.path / "ray",
+            port=config.training.ray_port,
+            object_store_bytes=config.training.object_store_mb * MEGABYTE,
+        )
+        cluster = RayCluster(settings, self._base.supervisor)
+        return RayEngine(cluster, self._base.identity, record.cluster_id, sorted({ip, "127.0.0.1"}))
+
+    def _child_environment(self) -> Mapping[str, str]:
+        return {
+            "PARVADA_LOCAL_SOCKET": str(self._socket),
+            "PARVADA_NODE_ID": self._base.identity.id,
+            "PARVADA_TMP": str(self._base.slot.path / "tmp"),
+            "PARVADA_CPUS": str(self._base.config.cpus),
+        }
+
+    async def start(self) -> None:
+        (self._base.slot.path / "tmp").mkdir(mode=0o700, exist_ok=True)
+        # The socket first: fronts and trainer dial it as soon as they live.
+        self._socket.unlink(missing_ok=True)
+        self._local = await serve(self._app, self._socket)
+        for coroutine, name in (
+            (self._views.run(), "views"),
+            (self._telemetry.run(), "telemetry"),
+            (self.replicator.run(), "replicator"),
+            (self._membership.run(), "membership"),
+            (self._epochs.run(), "epochs"),
+            (self._workshop.close_idle(), "workshop"),
+        ):
+            self._base.tasks.start(coroutine, name)
+        client = self._base.config.client
+        environment = {
+            **self._child_environment(),
+            "PARVADA_HOST": client.host,
+            "PARVADA_PORT": str(client.port),
+            "PARVADA_AUTH": client.auth,
+            "PARVADA_MAX_PREDICT_MB": str(client.max_predict_mb),
+            "PARVADA_MAX_PREDICT_VALUES": str(client.max_predict_values),
+        }
+        for number in range(1, self._base.config.fronts + 1):
+            argv = [sys.executable, "-m", "serving.front"]
+            front = self._base.supervisor.spawn(argv, environment, f"front-{number}", grace=FRONT_GRACE_SECONDS)
+            self._fronts.append(front)
+
+    async def stop_work(self) -> None:
+        """Before the node says goodbye: its share of the training ends at once, its predictions go on."""
+        await self._epochs.stop()
+
+    async def stop(self) -> None:
+        """After the node's tasks have ended."""
+        await self._workshop.stop()
+        if self._local is not None:
+            await self._local.cleanup()

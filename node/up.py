@@ -1,0 +1,276 @@
+"""`parvada up`: a whole flock as local processes on loopback, the same code as in containers.
+
+Starts one agent a node, restarts one that dies, writes `DIR/up.json` so that people and tests can find and kill
+them, and stops all of them at the end. It holds no state of the cluster itself.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from node import pki
+from node.children import Supervisor
+from node.files import write_atomically
+
+LOOPBACK = "127.0.0.1"
+RESTART_SECONDS = 3.0
+STOP_SECONDS = 25.0
+
+
+class UpError(Exception):
+    """The flock cannot be started; the message says why and what to do."""
+
+
+class UpOptions(msgspec.Struct, frozen=True):
+    nodes: int = 3
+    port: int = 8080
+    """Client port of the first node; the others follow it."""
+    data: Path = Path(".parvada")
+    ray: bool = True
+    restart: bool = True
+
+
+class NodePorts(msgspec.Struct, frozen=True):
+    """Ports of one node; kept in `ports.json` so that a restarted flock keeps its addresses."""
+
+    api: int
+    peer: int
+    raft: int
+    ray: int
+
+
+class UpNode(msgspec.Struct, frozen=True):
+    id: str
+    pid: int
+    api_port: int
+    data: str
+
+
+class UpFile(msgspec.Struct, frozen=True):
+    """What `up.json` holds."""
+
+    nodes: tuple[UpNode, ...]
+
+
+def run(options: UpOptions) -> int:
+    """Run the flock until SIGINT or SIGTERM; returns the process's exit code."""
+    if not 1 <= options.nodes <= 100:
+        raise UpError(f"--nodes {options.nodes}: give a number from 1 to 100")
+    data = options.data.resolve()
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(data):
+        if not (data / "secret").exists():
+            pki.make_secret(data / "secret")
+        ports = _choose_ports(options, data)
+        return asyncio.run(Flock(options, data, ports).run())
+
+
+@contextlib.contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    with (data / ".up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UpError(f"another `parvada up` runs on {data}: stop it, or give another --data") from None
+        yield
+
+
+def _choose_ports(options: UpOptions, data: Path) -> tuple[NodePorts, ...]:
+    kept: list[NodePorts] = []
+    path = data / "ports.json"
+    if path.exists():
+        kept = msgspec.json.decode(path.read_bytes(), type=list[NodePorts])
+    chosen: list[NodePorts] = []
+    for number in range(options.nodes):
+        api = options.port + number
+        _require_free(api)
+        old = kept[number] if number < len(kept) else None
+        if old and all(_is_free(port) for port in (old.peer, old.raft, old.ray)):
+            chosen.append(msgspec.structs.replace(old, api=api))
+        else:
+            chosen.append(NodePorts(api, *_free_ports(3)))
+    write_atomically(path, msgspec.json.encode(chosen))
+    return tuple(chosen)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex((LOOPBACK, port)) != 0 and _binds(probe.family, port)
+
+
+def _binds(family: int, port: int) -> bool:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _require_free(port: int) -> None:
+    if port > 65535:
+        raise UpError(f"client port {port} is above 65535: give a lower --port")
+    if not _is_free(port):
+        raise UpError(f"port {port} is in use: give another --port")
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            probe = stack.enter_context(socket.socket())
+            probe.bind((LOOPBACK, 0))
+            ports.append(probe.getsockname()[1])
+        return ports
+
+
+class Flock:
+    """The agents' parent process: starts, watches, restarts, stops."""
+
+    def __init__(self, options: UpOptions, data: Path, ports: tuple[NodePorts, ...]) -> None:
+        self._options = options
+        self._data = data
+        self._ports = ports
+        self._ids = [_node_id(self._slot(index)) for index in range(options.nodes)]
+        self._pids: dict[int, int] = {}
+        self._stopping = asyncio.Event()
+        self._supervisor = Supervisor(data / "logs", self._failed)
+        self._failure: BaseException | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        keepers = [
+            asyncio.create_task(self._keep(index), name=f"node-{index + 1}") for index in range(self._options.nodes)
+        ]
+        announcer = asyncio.create_task(self._announce(), name="announce")
+        try:
+            done, _ = await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            announcer.cancel()
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(announcer, *keepers, return_exceptions=True)
+            await self._supervisor.stop()
+            (self._data / "up.json").unlink(missing_ok=True)
+        if self._failure is not None:
+            raise UpError(f"stopped after an internal failure: {self._failure}")
+        _say("stopped")
+        return 0
+
+    def _failed(self, name: str, error: BaseException | None) -> None:
+        self._failure = error or RuntimeError(f"{name} ended")
+        self._stopping.set()
+
+    async def _keep(self, index: int) -> None:
+        """Run one agent until the flock stops; start it again when it dies."""
+        stopping = asyncio.create_task(self._stopping.wait(), name=f"stopping-{index + 1}")
+        try:
+            while not self._stopping.is_set():
+                process = await self._start(index)
+                ended = asyncio.create_task(process.wait(), name=f"agent-{index + 1}")
+                await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if self._stopping.is_set():
+                    await self._supervisor.kill(process, grace=STOP_SECONDS)
+                    return
+                await self._supervisor.kill(process, grace=0)  # it is dead: nothing of its session may be left
+                self._pids.pop(index, None)
+                self._write()
+                _say(f"node-{index + 1} died (exit {process.returncode})" + self._next_step())
+                if not self._options.restart:
+                    await stopping
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(stopping), RESTART_SECONDS)
+        finally:
+            stopping.cancel()
+
+    def _next_step(self) -> str:
+        return f"; back in {RESTART_SECONDS:.0f} s" if self._options.restart else "; stays dead (--no-restart)"
+
+    async def _start(self, index: int) -> asyncio.subprocess.Process:
+        process = await self._supervisor.launch(
+            [sys.executable, "-m", "parvada", "node"], self._environment(index), f"node-{index + 1}"
+        )
+        self._pids[index] = process.pid
+        self._write()
+        return process
+
+    def _slot(self, index: int) -> Path:
+        return self._data / "slots" / str(index + 1)
+
+    def _environment(self, index: int) -> dict[str, str]:
+        ports, number = self._ports[index], index + 1
+        share = max(1, (os.cpu_count() or 1) // self._options.nodes)
+        return {
+            "PARVADA_DATA": str(self._data),
+            "PARVADA_SLOT": str(number),
+            "PARVADA_NODE_NAME": f"node-{number}",
+            "PARVADA_HOST": LOOPBACK,
+            "PARVADA_PORT": str(ports.api),
+            "PARVADA_PEER_HOST": LOOPBACK,
+            "PARVADA_PEER_PORT": str(ports.peer),
+            "PARVADA_RAFT_PORT": str(ports.raft),
+            "PARVADA_ADVERTISE": LOOPBACK,
+            "PARVADA_MDNS_INTERFACE": LOOPBACK,
+            "PARVADA_SEEDS": ",".join(f"{LOOPBACK}:{other.peer}" for other in self._ports if other != ports),
+            "PARVADA_RAY": "on" if self._options.ray else "off",
+            "PARVADA_RAY_ADDRESS_IP": LOOPBACK,
+            "PARVADA_RAY_PORT": str(ports.ray),
+        } | {
+            key: value
+            for key, value in {"PARVADA_CPUS": str(share), "PARVADA_FRONTS": str(share)}.items()
+            if key not in os.environ
+        }
+
+    def _write(self) -> None:
+        nodes = tuple(
+            UpNode(self._ids[index], pid, self._ports[index].api, str(self._slot(index)))
+            for index, pid in sorted(self._pids.items())
+        )
+        write_atomically(self._data / "up.json", msgspec.json.encode(UpFile(nodes)))
+
+    async def _announce(self) -> None:
+        """Tell the person at the terminal where to go, once everything is ready."""
+        begun = time.monotonic()
+        _say(f"starting {self._options.nodes} nodes, data in {self._data}")
+        for index, ports in enumerate(self._ports):
+            await _until(lambda port=ports.api: _is_ready(port))  # type: ignore[misc]  # default argument in a lambda
+            _say(f"node-{index + 1} ready at http://{LOOPBACK}:{ports.api}")
+        _say(f"all {self._options.nodes} nodes ready after {time.monotonic() - begun:.1f} s")
+        _say(f"try:  parvada status --url http://{LOOPBACK}:{self._ports[0].api}    Ctrl-C stops the flock")
+
+
+def _node_id(slot: Path) -> str:
+    slot.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return pki.NodeKey.load_or_make(slot / "key.pem").id
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not await asyncio.to_thread(condition):
+        await asyncio.sleep(0.3)
+
+
+def _is_ready(port: int) -> bool:
+    from parvada.health import is_ready
+
+    return is_ready(LOOPBACK, port)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"parvada: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,277 @@
+"""Peers over real mutual TLS: who may call what, whom a call reaches, blobs that survive bad lines and copies."""
+
+import asyncio
+import hashlib
+import os
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from consensus.state import Digest, NodeId
+from node import blobs as blobs_module
+from node.blobs import BlobWriter
+from node.peers import PeerRefused, PeerUnreachable
+from node.transfer import NoHolder
+from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
+
+BIG = os.urandom(3 * 1024 * 1024)
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[list[Node]]:
+    async with fabric(tmp_path, 3) as made:
+        yield made
+
+
+@pytest.fixture
+async def stranger(tmp_path: Path) -> AsyncIterator[Node]:
+    """Has another cluster's secret."""
+    made = Node(tmp_path, STRANGERS)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def blank(tmp_path: Path, nodes: list[Node]) -> AsyncIterator[Node]:
+    """Has the secret, and is no member."""
+    made = Node(tmp_path)
+    await made.start()
+    made.table.learn(nodes[0].hello())
+    yield made
+    await made.stop()
+
+
+# ---------------------------------------------------------------- who may call
+async def test_no_certificate_no_answer(nodes: list[Node]) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"https://127.0.0.1:{nodes[0].port}/peer/hello")
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"http://127.0.0.1:{nodes[0].port}/peer/hello")
+
+
+async def test_another_secret_gets_nowhere_in_either_direction(nodes: list[Node], stranger: Node) -> None:
+    with pytest.raises(PeerUnreachable):
+        await stranger.peers.hello("127.0.0.1", nodes[0].port)
+    with pytest.raises(PeerUnreachable):
+        await nodes[0].peers.hello("127.0.0.1", stranger.port)
+
+
+async def test_hello_tells_who_is_there(nodes: list[Node]) -> None:
+    assert await nodes[0].peers.hello("127.0.0.1", nodes[1].port) == nodes[1].hello()
+
+
+async def test_a_blank_node_may_greet_ask_and_nothing_else(nodes: list[Node], blank: Node) -> None:
+    member = nodes[0]
+    assert (await blank.peers.hello("127.0.0.1", member.port)).cluster_id == CLUSTER
+    assert {peer.id for peer in await blank.peers.table(member.id)} == {nodes[1].id, nodes[2].id}
+    assert (await blank.peers.join(member.id, blank.hello())).genesis == member.id
+    assert [peer.id for peer in member.joined] == [blank.id]
+    digest = await member.keep(b"data")
+    for method, path in [
+        ("GET", f"/peer/blobs/{digest}"),
+        ("PUT", f"/peer/blobs/{digest}"),
+        ("POST", f"/peer/blobs/{digest}/verify"),
+        ("POST", "/peer/stopping"),
+    ]:
+        with pytest.raises(PeerRefused) as refused:
+            await blank.peers.call(member.id, method, path)
+        assert refused.value.status == 403
+
+
+async def test_a_node_joins_only_as_itself(nodes: list[Node], blank: Node) -> None:
+    with pytest.raises(PeerRefused, match="cannot join as"):
+        await blank.peers.join(nodes[0].id, nodes[1].hello())
+    assert nodes[0].joined == []
+
+
+async def test_a_node_that_must_stay_outside_is_told_so(nodes: list[Node], blank: Node) -> None:
+    nodes[0].banned.add(blank.id)
+    with pytest.raises(PeerRefused, match="left for good") as refused:
+        await blank.peers.join(nodes[0].id, blank.hello())
+    assert refused.value.status == 403
+
+
+async def test_a_node_that_is_blank_itself_lets_nobody_in(nodes: list[Node], blank: Node) -> None:
+    nodes[0].table.learn(blank.hello())
+    with pytest.raises(PeerRefused) as refused:
+        await nodes[0].peers.join(blank.id, nodes[0].hello())
+    assert refused.value.status == 409
+
+
+async def test_a_revoked_node_is_cut_off_though_its_connection_is_open(nodes: list[Node]) -> None:
+    await nodes[1].peers.table(nodes[0].id)
+    nodes[0].revoked.add(nodes[1].id)
+    with pytest.raises(PeerRefused, match="revoked"):
+        await nodes[1].peers.table(nodes[0].id)
+
+
+async def test_a_call_never_reaches_another_node_than_meant(nodes: list[Node]) -> None:
+    """An address that has changed hands: the request must not even be sent."""
+    caller, meant, other = nodes
+    await meant.api.stop()
+    caller.table.learn(msgspec.structs.replace(meant.hello(), peer_port=other.port))
+    with pytest.raises(PeerUnreachable, match=f"node {other.id} answered where node {meant.id} was expected"):
+        await caller.peers.notify_stopping(meant.id, 1)
+    assert other.stopping_nodes == []
+
+
+async def test_addresses_are_tried_in_order(nodes: list[Node]) -> None:
+    caller, callee, _ = nodes
+    caller.table.learn(callee.hello(), address="127.0.0.99")  # nobody listens there
+    assert caller.table.places(callee.id)[0] == ("127.0.0.99", callee.port)
+    assert await caller.peers.notify_stopping(callee.id, 1)
+    assert callee.stopping_nodes == [caller.id]
+
+
+async def test_an_unknown_node_is_unreachable(nodes: list[Node]) -> None:
+    with pytest.raises(PeerUnreachable, match="no address is known"):
+        await nodes[0].peers.table(NodeId("f" * 32))
+
+
+async def test_large_bodies_of_small_calls_are_refused(nodes: list[Node]) -> None:
+    with pytest.raises((PeerRefused, PeerUnreachable)):
+        await nodes[0].peers.post(nodes[1].id, "/peer/join", b"x" * 200_000)
+    assert nodes[1].joined == []
+
+
+# ---------------------------------------------------------------- blobs
+async def test_a_blob_goes_there_and_back(nodes: list[Node]) -> None:
+    first, second, third = nodes
+    digest = await first.keep(BIG)
+    await first.transfer.put(second.id, digest)
+    assert await second.blobs.verify(digest)
+    await first.transfer.put(second.id, digest)  # again: nothing to do
+    await third.transfer.fetch(digest, [second.id])
+    assert third.blobs.path(digest).read_bytes() == BIG
+
+
+async def test_an_empty_blob_too(nodes: list[Node]) -> None:
+    digest = await nodes[0].keep(b"")
+    await nodes[0].transfer.put(nodes[1].id, digest)
+    await nodes[2].transfer.fetch(digest, [nodes[1].id])
+    assert nodes[2].blobs.size(digest) == 0
+
+
+async def test_bytes_under_a_wrong_digest_are_refused(nodes: list[Node]) -> None:
+    wrong = Digest(hashlib.sha256(b"something else").hexdigest())
+    with pytest.raises(PeerRefused) as refused:
+        await nodes[0].peers.call(nodes[1].id, "PUT", f"/peer/blobs/{wrong}", b"not that")
+    assert refused.value.status == 422
+    assert nodes[1].blobs.digests() == frozenset()
+
+
+@pytest.mark.parametrize("text", ["../../key.pem", "0" * 63, "G" * 64, "A" * 64])
+async def test_a_name_that_is_no_digest_is_refused(nodes: list[Node], text: str) -> None:
+    with pytest.raises(PeerRefused) as refused:
+        await nodes[0].peers.call(nodes[1].id, "GET", f"/peer/blobs/{text}")
+    assert refused.value.status in (400, 404)
+
+
+async def test_a_broken_transfer_is_taken_up_where_it_stopped(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    giver, taker, _ = nodes
+    digest = await giver.keep(BIG)
+    async with taker.blobs.begin(name=digest) as writer:
+        await writer.write(BIG[:1_000_000])
+    came = 0
+    write = BlobWriter.write
+
+    async def counting(self: BlobWriter, chunk: bytes) -> None:
+        nonlocal came
+        came += len(chunk)
+        await write(self, chunk)
+
+    monkeypatch.setattr(BlobWriter, "write", counting)
+    await taker.transfer.fetch(digest, [giver.id])
+    assert taker.blobs.path(digest).read_bytes() == BIG
+    assert came == len(BIG) - 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "length", "described"),
+    [
+        (None, 200, 10, None),
+        ("bytes=4-", 206, 6, "bytes 4-9/10"),
+        ("bytes=0-", 200, 10, None),
+        ("bytes=10-", 416, 0, "bytes */10"),
+        ("bytes=2-5", 200, 10, None),  # forms that no peer of ours uses get the whole
+        ("nonsense", 200, 10, None),
+    ],
+)
+async def test_ranges(nodes: list[Node], wanted: str | None, status: int, length: int, described: str | None) -> None:
+    digest = await nodes[0].keep(b"0123456789")
+    headers = {"Range": wanted} if wanted else {}
+    async with nodes[1].peers.request(nodes[0].id, "GET", f"/peer/blobs/{digest}", headers=headers) as response:
+        assert (response.status, response.content_length) == (status, length)
+        assert response.headers.get("Content-Range") == described
+        assert await response.read() == b"0123456789"[10 - length :]
+
+
+async def test_a_whole_partial_file_only_needs_its_check(nodes: list[Node]) -> None:
+    digest = await nodes[0].keep(BIG)
+    async with nodes[1].blobs.begin(name=digest) as writer:
+        await writer.write(BIG)
+    await nodes[1].transfer.fetch(digest, [nodes[0].id])
+    assert await nodes[1].blobs.verify(digest)
+
+
+@pytest.mark.parametrize("damage", [BIG[:-1] + b"?", BIG[:-1], b"", BIG + b"!", None])
+async def test_a_corrupt_copy_is_passed_over_reported_and_removed(nodes: list[Node], damage: bytes | None) -> None:
+    taker, bad, good = nodes
+    digest = await bad.keep(BIG)
+    await good.keep(BIG)
+    if damage is None:
+        bad.blobs.path(digest).unlink()
+    else:
+        bad.blobs.path(digest).write_bytes(damage)
+    await taker.transfer.fetch(digest, [bad.id, good.id])
+    assert taker.blobs.path(digest).read_bytes() == BIG
+    assert bad.repaired == [digest]
+    assert not bad.blobs.has(digest)
+    assert good.repaired == []
+
+
+async def test_a_dead_holder_is_passed_over(nodes: list[Node]) -> None:
+    taker, dead, good = nodes
+    digest = await good.keep(BIG)
+    await dead.stop()
+    await taker.transfer.fetch(digest, [dead.id, good.id])
+    assert taker.blobs.has(digest)
+
+
+async def test_nobody_has_it(nodes: list[Node]) -> None:
+    digest = Digest("0" * 64)
+    with pytest.raises(NoHolder, match="404"):
+        await nodes[0].transfer.fetch(digest, [nodes[1].id])
+    with pytest.raises(NoHolder, match="no other node holds it"):
+        await nodes[0].transfer.fetch(digest, [nodes[0].id])
+
+
+async def test_many_who_want_the_same_blob_share_one_transfer(nodes: list[Node]) -> None:
+    digest = await nodes[0].keep(BIG)
+    waits = [asyncio.create_task(nodes[1].transfer.fetch(digest, [nodes[0].id])) for _ in range(5)]
+    await asyncio.sleep(0)
+    waits[0].cancel()  # the first, who started it, goes away
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [None] * 4
+    assert await nodes[1].blobs.verify(digest)
+
+
+async def test_no_room_is_told_to_the_sender(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await nodes[0].keep(BIG)
+    monkeypatch.setattr(blobs_module, "KEPT_FREE_BYTES", 1 << 62)
+    with pytest.raises(PeerRefused) as refused:
+        await nodes[0].transfer.put(nodes[1].id, digest)
+    assert refused.value.status == 507
+    assert nodes[1].blobs.digests() == frozenset()

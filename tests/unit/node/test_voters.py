@@ -1,0 +1,110 @@
+"""The rules of who votes, as tables, and by random walks that must end in a sound configuration."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from consensus.state import MemberStatus, NodeId
+from node.voters import AddVoter, Change, Limits, Mark, RemoveVoter, Seen, Transfer, View, next_change, wanted_voters
+
+LIMITS = Limits(max_voters=5, promote_after=5.0, away_after=60.0)
+ACTIVE, AWAY = MemberStatus.ACTIVE, MemberStatus.AWAY
+
+
+def ids(text: str) -> frozenset[NodeId]:
+    return frozenset(NodeId(letter) for letter in text)
+
+
+def view(voters: str, members: dict[str, Seen], stopping: str = "", me: str = "a") -> View:
+    return View(NodeId(me), ids(voters), {NodeId(node): seen for node, seen in members.items()}, ids(stopping))
+
+
+HERE = Seen(ACTIVE, connected=True, unseen_for=0, caught_up_for=60)
+NEW = Seen(ACTIVE, connected=True, unseen_for=0, caught_up_for=1)
+GONE = Seen(ACTIVE, connected=False, unseen_for=10, caught_up_for=0)
+DEAD = Seen(AWAY, connected=False, unseen_for=100, caught_up_for=0)
+
+
+@pytest.mark.parametrize(("healthy", "wanted"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 5), (6, 5), (7, 5), (30, 5)])
+def test_number_of_voters(healthy: int, wanted: int) -> None:
+    assert wanted_voters(healthy, 5) == wanted
+
+
+@pytest.mark.parametrize(
+    ("case", "given_view", "expected"),
+    [
+        ("a lone node is content", view("a", {"a": HERE}), None),
+        ("a learner that is caught up becomes a voter", view("a", {"a": HERE, "b": HERE}), AddVoter(NodeId("b"))),
+        ("a learner must be caught up for a while", view("a", {"a": HERE, "b": NEW}), None),
+        ("a third joins two", view("ab", {"a": HERE, "b": HERE, "c": HERE}), AddVoter(NodeId("c"))),
+        ("a fourth stays a learner", view("abc", dict.fromkeys("abcd", HERE)), None),
+        ("of five all vote", view("abc", dict.fromkeys("abcde", HERE)), AddVoter(NodeId("d"))),
+        ("a sixth stays a learner", view("abcde", dict.fromkeys("abcdef", HERE)), None),
+        ("a voter gone for a moment keeps its vote", view("abc", {"a": HERE, "b": HERE, "c": GONE}), None),
+        ("one unseen for long is marked", view("abc", {"a": HERE, "b": HERE, "c": Seen(ACTIVE, False, 61, 0)}),
+         Mark(NodeId("c"), AWAY)),
+        ("three voters are kept though one is dead", view("abc", {"a": HERE, "b": HERE, "c": DEAD}), None),
+        ("a healthy learner takes the place of a dead voter", view("abc", {"a": HERE, "b": HERE, "c": DEAD, "d": HERE}),
+         AddVoter(NodeId("d"))),
+        ("then the dead one goes", view("abcd", {"a": HERE, "b": HERE, "c": DEAD, "d": HERE}), RemoveVoter(NodeId("c"))),
+        ("one that is back is marked", view("ab", {"a": HERE, "b": Seen(AWAY, True, 0, 60)}), Mark(NodeId("b"), ACTIVE)),
+        ("four voters are one too many", view("abcd", dict.fromkeys("abcd", HERE)), RemoveVoter(NodeId("d"))),
+        ("the stopping lose their vote when some stay", view("abc", dict.fromkeys("abc", HERE), "bc"), RemoveVoter(NodeId("b"))),
+        ("a stopping leader hands over at last", view("ab", dict.fromkeys("abc", HERE), "a"), Transfer(NodeId("b"))),
+        ("when all stop nothing changes", view("abc", dict.fromkeys("abc", HERE), "abc"), None),
+        ("a staying learner votes first", view("ab", dict.fromkeys("abc", HERE), "ab"), AddVoter(NodeId("c"))),
+    ],
+)  # fmt: skip
+def test_next_change(case: str, given_view: View, expected: Change | None) -> None:
+    assert next_change(given_view, LIMITS) == expected, case
+
+
+seen_members = st.builds(
+    Seen,
+    status=st.sampled_from([ACTIVE, AWAY]),
+    connected=st.booleans(),
+    unseen_for=st.sampled_from([0.0, 10.0, 100.0]),
+    caught_up_for=st.sampled_from([0.0, 1.0, 60.0]),
+)
+
+
+def consistent(seen: Seen) -> Seen:
+    return Seen(seen.status, seen.connected, 0.0 if seen.connected else seen.unseen_for, seen.caught_up_for)
+
+
+@given(
+    st.dictionaries(st.sampled_from("bcdefgh"), seen_members.map(consistent)),
+    st.frozensets(st.sampled_from("bcdefgh")),
+    st.frozensets(st.sampled_from("abcdefgh")),
+)
+def test_changes_settle_and_never_cost_a_working_majority(
+    others: dict[str, Seen], voting: frozenset[str], stopping: frozenset[str]
+) -> None:
+    members = {NodeId("a"): HERE} | {NodeId(node): seen for node, seen in others.items()}
+    voters = {NodeId("a")} | ids("".join(voting & others.keys()))
+    now = View(NodeId("a"), frozenset(voters), members, ids("".join(stopping)) & members.keys())
+    for _ in range(40):
+        change = next_change(now, LIMITS)
+        if change is None or isinstance(change, Transfer):
+            break
+        alive = {node for node in now.voters if node == now.me or now.members[node].connected}
+        had_majority = len(alive) * 2 > len(now.voters)
+        now = _after(now, change)
+        alive = {node for node in now.voters if node == now.me or now.members[node].connected}
+        if had_majority:
+            assert len(alive) * 2 > len(now.voters), change
+        assert now.me in now.voters
+    else:
+        pytest.fail("the changes never settle")
+
+
+def _after(before: View, change: Change) -> View:
+    match change:
+        case AddVoter(node):
+            return View(before.me, before.voters | {node}, before.members, before.stopping)
+        case RemoveVoter(node):
+            return View(before.me, before.voters - {node}, before.members, before.stopping)
+        case Mark(node, status):
+            old = before.members[node]
+            marked = Seen(status, old.connected, old.unseen_for, old.caught_up_for)
+            return View(before.me, before.voters, {**before.members, node: marked}, before.stopping)
+    raise AssertionError(change)
