@@ -140,13 +140,16 @@ class MdnsSource:
         return any(self._run_mark not in getattr(text, "text", b"") for text in texts)
 
     async def _close(self) -> None:
-        if self._browser is not None:
-            await self._browser.async_cancel()
-            self._browser = None
+        await self._stop_browsing()
         if self._zeroconf is not None:
             await self._zeroconf.async_close()
             self._zeroconf = None
         self._announced = None
+
+    async def _stop_browsing(self) -> None:
+        browser, self._browser = self._browser, None
+        if browser is not None:
+            await browser.async_cancel()
 
     def _browse(self, zeroconf: AsyncZeroconf) -> None:
         self._browser = AsyncServiceBrowser(
@@ -169,8 +172,7 @@ class MdnsSource:
         if self._zeroconf is None:
             await self._reopen()
             return
-        if self._browser is not None:
-            await self._browser.async_cancel()
+        await self._stop_browsing()
         self._browse(self._zeroconf)
         for name in list(self._records):
             self._enqueue(name)

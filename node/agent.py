@@ -151,10 +151,11 @@ class Agent:
             if not self._failed and self._log is not None:
                 await say_goodbye(self._log, self._gate, self._client)
         await self._watcher.stop()
+        # Children before what they call; the fronts finish the requests they have.
+        await self._supervisor.stop()
         await self._tasks.stop()
         if services is not None:
             await services.stop()
-        await self._supervisor.stop()
         if self._log is not None:
             await self._log.stop()
         await self._peer_api.stop()

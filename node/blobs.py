@@ -52,7 +52,8 @@ class BlobStore:
         self._incoming = directory / "incoming"
         self._sizes: dict[Digest, int] = {}
         self._verified: dict[Digest, tuple[int, int]] = {}
-        self._touched: set[Digest] = set()
+        self.touched: set[Digest] = set()
+        """Came or was touched since the replicator last took note."""
 
     def open(self) -> None:
         """Read what is there and clear away what a crash left half written. Call before all else; blocks."""
@@ -66,7 +67,6 @@ class BlobStore:
             if is_digest(path.name)
         }
 
-    # ------------------------------------------------------------ looking
     def has(self, digest: Digest) -> bool:
         return digest in self._sizes
 
@@ -75,15 +75,12 @@ class BlobStore:
 
     def touch(self, digest: Digest) -> None:
         """Somebody relies on the blob from now on, though no fact may refer to it yet."""
-        self._touched.add(digest)
+        self.touched.add(digest)
 
     def take_touched(self) -> frozenset[Digest]:
-        """The blobs that came or were touched since the last call."""
-        touched, self._touched = frozenset(self._touched), set()
-        return touched
-
-    def total_bytes(self) -> int:
-        return sum(self._sizes.values())
+        """What was touched since the last call."""
+        taken, self.touched = frozenset(self.touched), set()
+        return taken
 
     def size(self, digest: Digest) -> int:
         """Bytes. Raises BlobMissing."""
@@ -106,7 +103,6 @@ class BlobStore:
         if size > self.free_bytes():
             raise DiskFull(f"no room for {size} bytes: {self.free_bytes()} bytes are free on this node")
 
-    # ------------------------------------------------------------ writing
     def begin(self, name: str | None = None) -> "BlobWriter":
         """A writer for a new blob. With a `name` its partial file outlives a broken transfer and is taken up again."""
         path = self._incoming / (name or f"new-{os.urandom(8).hex()}")
@@ -123,7 +119,6 @@ class BlobStore:
             self._verified.pop(digest, None)
             await asyncio.to_thread(self._unlink, digest)
 
-    # ------------------------------------------------------------ checking
     async def complete(self, digest: Digest) -> bool:
         """Whether the file has its size: a cheap check before it is sent. Raises BlobMissing."""
         stamp = await asyncio.to_thread(_stamp, self.path(digest))

@@ -17,6 +17,8 @@ AT_ONCE = 8
 AGAIN_SECONDS = 2.0
 """A peer that Raft is not connected to is greeted again after this: it may have moved."""
 CONNECTED_SECONDS = 30.0
+FORGET_SECONDS = 3.0
+"""A peer that has not answered for so long, though it was called, is not in sight any more."""
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 5.0
 
 Place = tuple[str, int]
@@ -44,6 +46,8 @@ class Greeter:
         self._on_news = on_news
         self._due: dict[Place, float] = {}
         self._backoff: dict[Place, float] = {}
+        self._answered: dict[NodeId, float] = {}
+        self._at: dict[Place, NodeId] = {}
         self.met: dict[NodeId, Peer] = {}
         self.grant: Grant | None = None
         self.newest = time.monotonic()
@@ -85,6 +89,7 @@ class Greeter:
             backoff = min(self._backoff.get(place, BACKOFF_FIRST / 2) * 2, BACKOFF_MOST)
             self._backoff[place] = backoff
             self._due[place] = time.monotonic() + backoff
+            self._forget(place)
             _log.debug("peer.not_there", address=address, port=port, reason=str(error))
             return
         self._backoff.pop(place, None)
@@ -96,12 +101,22 @@ class Greeter:
             self.newest = time.monotonic()
             _log.info("peer.met", peer=node, address=address, state=peer.state)
         self.met[node] = peer
+        self._answered[node], self._at[place] = time.monotonic(), node
         known_before = self._table.places(node)
         if self._table.learn(peer, address) or not known_before:
             self._on_news()
         settled = node in self._connected()
         self._due[place] = time.monotonic() + (CONNECTED_SECONDS if settled else AGAIN_SECONDS)
         await self._introduce(node)
+
+    def _forget(self, place: Place) -> None:
+        """Whoever answered there last is out of sight, unless it has answered elsewhere lately."""
+        node = self._at.get(place)
+        if node is None or time.monotonic() - self._answered[node] < FORGET_SECONDS:
+            return
+        del self._at[place]
+        self.met.pop(node, None)
+        self._table.forget(node)
 
     async def _introduce(self, node: NodeId) -> None:
         """Tell the peer who and where we are; a member answers with what is needed to join."""

@@ -33,6 +33,8 @@ FRONT_HEADER = "x-parvada-front"
 PROPOSE_SECONDS = 10.0
 LOOK_SECONDS = 5.0
 """Without entries, how often to look whether the reader is still there."""
+STOP_SECONDS = 0.2
+"""For calls under way when the socket closes: by then the children that made them have ended."""
 SNAPSHOT, ENTRY = b"\x00", b"\x01"
 """First byte of a frame of `/local/log`."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -224,7 +226,7 @@ async def serve(app: web.Application, socket: Path) -> web.AppRunner:
     """Serve `app` on a Unix socket that only this user reaches; `cleanup` the runner to stop."""
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     await asyncio.to_thread(socket.parent.chmod, 0o700)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     await web.UnixSite(runner, str(socket)).start()
     await asyncio.to_thread(os.chmod, socket, 0o600)

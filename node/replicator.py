@@ -169,8 +169,7 @@ class Replicator:
     async def _drop(self, digest: Digest) -> bool:
         """Unless something has come to refer to this copy, or somebody to rely on it, since the plan was made."""
         blob = self._facts.state.blobs.get(digest)
-        if digest in self._blobs.take_touched() or (blob is not None and self._me in blob.holders):
-            self._needless_since.clear()  # the taken touches may be of others too: all times start anew
+        if digest in self._blobs.touched or (blob is not None and self._me in blob.holders):
             return False
         await self._blobs.remove(digest)
         return True

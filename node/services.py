@@ -3,6 +3,7 @@
 Built in a straight line, a reason a step; stopped in reverse order. `node.agent` brings the node to where this starts.
 """
 
+import asyncio
 import hashlib
 import sys
 import time
@@ -70,6 +71,7 @@ class Services:
         self._socket = run_dir(base.slot) / "agent.sock"
         self._fronts: list[Child] = []
         self._local: web.AppRunner | None = None
+        self._working: asyncio.Task[None] | None = None
         config, me = base.config, base.identity.id
 
         # Bytes: who holds what, and how it gets there.
@@ -144,10 +146,10 @@ class Services:
             (self._telemetry.run(), "telemetry"),
             (self.replicator.run(), "replicator"),
             (self._membership.run(), "membership"),
-            (self._epochs.run(), "epochs"),
             (self._workshop.close_idle(), "workshop"),
         ):
             self._base.tasks.start(coroutine, name)
+        self._working = self._base.tasks.start(self._epochs.run(), "epochs")
         client = self._base.config.client
         environment = {
             **self._child_environment(),
@@ -164,6 +166,9 @@ class Services:
 
     async def stop_work(self) -> None:
         """Before the node says goodbye: its share of the training ends at once, its predictions go on."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait([self._working])
         await self._epochs.stop()
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@ import os
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import urlencode
 
 from parvada._body import Upload
 from parvada._protocol import Request, Response, Route, split_urls
@@ -106,8 +107,6 @@ def new_key() -> str:
 
 def target_of(request: Request) -> str:
     """Path and query of a request."""
-    from urllib.parse import urlencode
-
     return f"{request.path}?{urlencode(request.query)}" if request.query else request.path
 
 

@@ -116,7 +116,6 @@ def main(env: Mapping[str, str] | None = None) -> int:
         sys.stderr.write(f"parvada front: {error}\n")
         return 1
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    sys.setswitchinterval(0.0005)
     logging.getLogger("aiohttp.server").addFilter(_not_the_clients_fault)
     # What estimators have to say about single requests (an unseen category, an overflow) would flood the log.
     warnings.filterwarnings("ignore", module=r"sklearn|numpy|pandas")

@@ -18,7 +18,7 @@ from serving.view import ServingView, VersionView
 
 
 class PredictorLimits(msgspec.Struct, frozen=True):
-    threads: int = 1
+    threads: int = 2
     """The interpreter runs one at a time: the second keeps a short request from waiting for a long one."""
     waiting: int = 64
     """Requests admitted beyond those in a thread; more are refused, for they would only time out later."""

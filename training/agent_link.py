@@ -167,13 +167,15 @@ class AgentLink:
     # ---------------------------------------------------------------- the replica
     async def _follow(self) -> None:
         """Read the log for ever; ends with an error when the agent is silent for too long."""
-        heard = time.monotonic()
+        heard, told = time.monotonic(), ""
         while time.monotonic() - heard < _SILENCE_SECONDS:
             try:
                 await self._read_stream()
                 heard = time.monotonic()
             except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-                log.warning("agent.log_broken: %s", error)
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("agent.log_broken: %s", told)
             await asyncio.sleep(_RETRY_SECONDS)
         raise EpochLost(f"the agent was silent for {_SILENCE_SECONDS:g} s")
 

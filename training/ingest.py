@@ -10,41 +10,18 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from parvada.schema import DatasetDetail, Task
+from parvada.schema import DatasetDetail
 from training import profile
 from training.errors import BadData, BadRequest, nearest
-from training.parts import PartFile, PartWriter, dataset_digest
+from training.parts import PartWriter, dataset_digest
 from training.profile import ColumnPlan, Description, TypeGuess
 from training.sources import CsvSource, Source, open_source
 from training.target import TargetCounter, resolve_task
+from training.upload import IngestOptions, IngestResult, PartFile
 
 __all__ = ["IngestOptions", "IngestResult", "PartFile", "ingest"]
 
 _MAX_DETAIL_BYTES = 256 << 10
-
-
-class IngestOptions(msgspec.Struct, frozen=True):
-    """What the uploader said; empty means "find out". `out_dir` must exist and receives the parts."""
-
-    out_dir: str
-    target: str = ""
-    task: str = ""
-    weight: str = ""
-    group: str = ""
-    drop: tuple[str, ...] = ()
-    format: str = ""
-    max_bytes: int = 4 << 30
-    """Of the decompressed file."""
-
-
-class IngestResult(msgspec.Struct, frozen=True):
-    digest: str
-    rows: int
-    bytes: int
-    parts: tuple[PartFile, ...]
-    target: str
-    task: Task
-    detail: DatasetDetail
 
 
 def ingest(path: str, options: IngestOptions) -> IngestResult:

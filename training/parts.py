@@ -4,23 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
+
+from training.upload import PartFile
 
 PART_ROWS = 500_000
 PART_BYTES = 48 << 20
 """A part ends with the row group that passes this; with `_GROUP_VALUES` that keeps it below 64 MiB."""
 _GROUP_ROWS = 1 << 16
 _GROUP_VALUES = 1 << 21
-
-
-class PartFile(msgspec.Struct, frozen=True):
-    path: str
-    rows: int
-    bytes: int
-    digest: str
-    """SHA-256 of the file."""
 
 
 class PartWriter:

@@ -18,7 +18,7 @@ from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
 from training.ports import Capacity, Task
 from training.ray_node import keep_loopback
 
-MAX_DATASETS = 4
+MAX_DATASETS = 16
 """Kept in the object store; beyond, the one not used for longest goes. Ray spills to disk what does not fit."""
 EXECUTE = "training.worker:execute"
 POLL_SECONDS = 1.0
@@ -44,14 +44,21 @@ class Raised(msgspec.Struct, frozen=True):
     reason: str
 
 
+def _nothing() -> None:
+    """Stands for the `preload` of an `execute` that has none."""
+
+
 def stream(
     execute: str, function: str, payload: object, data_key: str, *parts: object
 ) -> Iterator[Started | Done | Raised]:
     """Runs in the worker. A stream of two, so that the driver knows when the task began: the limit counts from then."""
+    module, _, name = execute.partition(":")
+    worker = importlib.import_module(module)
+    # A new process imports scikit-learn for some seconds: that is not the fit's time.
+    getattr(worker, "preload", _nothing)()
     yield Started(ray.get_runtime_context().get_node_id(), os.getpid())
     try:
-        module, _, name = execute.partition(":")
-        result = getattr(importlib.import_module(module), name)(function, payload, data_key, parts)
+        result = getattr(worker, name)(function, payload, data_key, parts)
     except Exception as error:  # the boundary to the driver: every failure of the function becomes its reason
         yield Raised(f"{type(error).__name__}: {error}"[:REASON_CHARACTERS])
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 from textual.app import App
 
+from parvada._session import Token
 from parvada.aio import AsyncClient
 from tui.screens.overview import OverviewScreen
 from tui.theme import DUSK
@@ -14,7 +15,8 @@ class TopOptions(msgspec.Struct, frozen=True):
     """`urls` in the order in which they are preferred; `interval` in seconds."""
 
     urls: tuple[str, ...]
-    token: str | None = None
+    token: Token = None
+    """May be a callable, asked only if a node demands a token."""
     interval: float = 2.0
     silence: float = 2.0
     """A node that says nothing for so many seconds is passed over: a paused node must not hold the picture."""

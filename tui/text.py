@@ -82,14 +82,14 @@ def nice_top(values: Sequence[float | None]) -> float:
 
 
 def size(count: float | None) -> str:
-    """Bytes, briefly: `812M`, `1.2G`."""
+    """Bytes in at most four characters: `812M`, `1.2G`, `24G`."""
     if count is None:
         return "–"
-    for unit in ("B", "K", "M"):
-        if count < 1000:
-            return f"{count:.0f}{unit}"
+    for unit in ("B", "K", "M", "G"):
+        if round(count) < 1000:
+            return f"{count:.1f}{unit}" if unit == "G" and count < 9.95 else f"{count:.0f}{unit}"
         count /= 1024
-    return f"{count:.1f}G"
+    return f"{count:.1f}T" if count < 9.95 else f"{count:.0f}T"
 
 
 def brief(seconds: float | None) -> str:

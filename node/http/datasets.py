@@ -19,7 +19,7 @@ from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import integer, known_only, name_of, version_of
 from node.http.routes import Route, answer, commit, ports_of, value_of
-from training.ingest import IngestOptions, IngestResult, PartFile
+from training.upload import IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest:ingest"
 PREVIEW = "training.export:preview"

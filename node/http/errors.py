@@ -89,6 +89,6 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ConnectionResetError:  # the client went away: there is nobody to answer
-        raise
+        return web.Response()
     except Exception as error:  # the edge: every error becomes an answer, by the table
         return render(error, request.path)

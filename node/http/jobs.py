@@ -4,6 +4,7 @@ import base64
 import hashlib
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -17,7 +18,9 @@ from node.http.errors import Refusal, invalid, unknown
 from node.http.params import body, integer, known_only
 from node.http.routes import Route, answer, command_id, commit, ports_of
 from parvada import schema
-from training.spec import ResolvedJob
+
+if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
+    from training.spec import ResolvedJob
 
 RESOLVE = "training.spec:resolve_job"
 

@@ -66,7 +66,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]
     yield f"# HELP {name} {text}"
     yield f"# TYPE {name} {kind}"
     for labels, value in samples:
-        yield f"{name}{labels} {value:g}" if isinstance(value, float) else f"{name}{labels} {value}"
+        yield f"{name}{labels} {value!r}"
 
 
 def _labels(**labels: str) -> str:

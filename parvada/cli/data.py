@@ -94,9 +94,9 @@ def show(settings: Settings, as_json: bool, name: str, version: int | None) -> N
         return
     render.print_facts(
         [
-            ("dataset", f"{one.name} v{one.version} (of {one.versions or [one.version]})"),
+            ("dataset", f"{one.name} v{one.version} (known: {_numbers(one.versions or [one.version])})"),
             ("digest", one.digest),
-            ("rows", f"{one.rows} in {one.parts} parts, {render.size(one.bytes)}"),
+            ("rows", f"{one.rows} ({render.size(one.bytes)}, in parts: {one.parts})"),
             ("target", f"{one.target} ({one.task})"),
             ("made", f"{render.age(one.created_at)} by {one.created_by}"),
         ]
@@ -107,6 +107,10 @@ def show(settings: Settings, as_json: bool, name: str, version: int | None) -> N
         for col in one.columns
     ]
     render.print_table(("column", "type", "missing", "distinct", "min", "mean", "max"), rows)
+
+
+def _numbers(versions: list[int]) -> str:
+    return ", ".join(map(str, versions))
 
 
 def _text(value: float | str | None) -> str:

@@ -115,7 +115,8 @@ def show(settings: Settings, as_json: bool, model: str, version: int | None) -> 
         return
     render.print_facts(
         [
-            ("model", f"{one.model} v{one.version} (of {found.versions}), {', '.join(one.aliases) or 'no alias'}"),
+            ("model", f"{one.model} v{one.version}, {', '.join(one.aliases) or 'no alias'}"),
+            ("versions", ", ".join(map(str, found.versions))),
             ("estimator", f"{one.estimator} {one.params or ''}".rstrip()),
             ("task", one.task),
             ("data", f"{one.dataset.name} v{one.dataset.version}"),

@@ -69,4 +69,4 @@ def top(settings: Settings, interval: float) -> None:
         raise Failure("the terminal UI needs a terminal", "`parvada status --watch` works without one")
     from tui.app import TopOptions, run
 
-    run(TopOptions(urls=settings.urls, token=settings.token or settings.derived_token(), interval=interval))
+    run(TopOptions(urls=settings.urls, token=settings.token or settings.derived_token, interval=interval))

@@ -1,5 +1,7 @@
 """Where the node is and which token to use: flag before environment before what lies around here."""
 
+import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -124,8 +126,6 @@ def _is_loopback(url: str) -> bool:
 
 def connected(command: F) -> F:
     """Options of every command that calls a node; the command receives `settings`."""
-    import functools
-    import os
 
     @functools.wraps(command)
     def run(*args: Any, url: tuple[str, ...], token_file: Path | None, data: Path | None, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ HELP = """\
 [b]Signs[/b]
   [$warning]★[/] leader: orders all writes      [$accent]◆[/] head: plans the training
   [$success]●[/] alive   [$warning]◐[/] suspect   [$error]○[/] dead   [$primary]◌[/] draining
-  [b]blobs[/b] held / owed: copies this node keeps of data and models
+  [b]blobs[/b] copies of data and models kept here, + yet to come
 
 [b]Good to know[/b]
   When a node dies, the picture moves to another by itself.

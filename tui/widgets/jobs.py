@@ -8,7 +8,7 @@ from parvada.schema import Job, UnitProgress
 from tui.text import Palette, bar, brief, clip
 from tui.widgets.panel import Panel
 
-_SHORTER = (("Classifier", ""), ("Regressor", ""), ("Discriminant", "Discr."))
+_LEFT_OUT = ("Classifier", "Regressor")
 
 
 class JobsPanel(Panel):
@@ -91,6 +91,6 @@ def _best(unit: UnitProgress) -> str:
     if unit.best_score is None:
         return ""
     name = unit.best_estimator or ""
-    for long, short in _SHORTER:
-        name = name.replace(long, short)
+    for word in _LEFT_OUT:
+        name = name.removesuffix(word)
     return f"{unit.best_score:.3f} {name}"

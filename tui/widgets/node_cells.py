@@ -78,7 +78,8 @@ def _rate(view: NodeView, room: int) -> Text:
 
 def _blobs(view: NodeView, room: int) -> Text:
     held, owed = view.node.blobs.held, view.node.blobs.owed
-    return Text(f"{held}/{owed}".rjust(room), style=view.palette.warn if held < owed else view.quiet)
+    text = f"{held} +{owed}" if owed else str(held)
+    return Text(text.rjust(room), style=view.palette.warn if owed else view.quiet)
 
 
 def _seen(view: NodeView, room: int) -> Text:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import msgspec
 from pysyncobj import syncobj
 
+from consensus import replication
 from consensus.compaction import CompactionRule
 from consensus.configuration import VoterChange
 from consensus.disk import Corrupt
@@ -39,13 +40,13 @@ class Clock:
 
 @contextmanager
 def virtual_time() -> Iterator[Clock]:
-    """The engine's clock stands still unless the test moves it."""
-    clock, real = Clock(), syncobj.monotonicTime
-    syncobj.monotonicTime = clock
+    """The engine's clock stands still unless the test moves it. Batches are small, so that they get apart."""
+    clock, real, batch = Clock(), syncobj.monotonicTime, replication.BATCH_BYTES
+    syncobj.monotonicTime, replication.BATCH_BYTES = clock, 60
     try:
         yield clock
     finally:
-        syncobj.monotonicTime = real
+        syncobj.monotonicTime, replication.BATCH_BYTES = real, batch
 
 
 class Crash(Exception):
@@ -315,6 +316,7 @@ class World:
     # ------------------------------------------------------------ servers
     def start(self, name: str) -> Server:
         disk = self.disks.setdefault(name, SimDisk(self.rng))
+        disk.crash_after = None
         self.servers[name] = server = Server(self, name, disk)
         return server
 
@@ -375,22 +377,34 @@ class World:
         self.connect_all()
         for name in sorted(self.servers):
             if self.paused.get(name, 0) <= self.clock.now and rng.random() < 0.6:
-                self.servers[name].turn()
+                self._or_die(name, self.servers[name].turn)
                 self.check_leaders()
         busy = sorted(link for link, queue in self.queues.items() if queue)
         rng.shuffle(busy)
         for sender, to in busy:
             if to in self.servers and self.paused.get(to, 0) <= self.clock.now:
-                for _ in range(min(len(self.queues[sender, to]), rng.choice((0, 0, 1, 2, 5)))):
-                    self.deliver(sender, to)
+                self._or_die(to, lambda sender=sender, to=to: self._deliver_some(sender, to))  # type: ignore[misc]
         self.check_leaders()
         self._fault(rng.random(), members=members)
+
+    def _deliver_some(self, sender: str, to: str) -> None:
+        for _ in range(min(len(self.queues[sender, to]), self.rng.choice((0, 0, 1, 2, 5)))):
+            self.deliver(sender, to)
+
+    def _or_die(self, name: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Crash:
+            self.disks[name].crash_after = None
+            self.crash(name, power_loss=self.rng.random() < 0.7)
 
     def _fault(self, dice: float, *, members: bool) -> None:
         rng, alive = self.rng, sorted(self.servers)
         everyone = sorted(self.disks)
         pairs = [frozenset((a, b)) for a in everyone for b in everyone if a < b]
-        if dice < 0.30:
+        if not alive:
+            self.start(rng.choice(everyone))
+        elif dice < 0.30:
             self.put(rng.choice(alive))
         elif dice < 0.306 and len(alive) > 1:
             self.reset(*rng.sample(alive, 2))
@@ -400,7 +414,10 @@ class World:
             self.cut = set()
         elif dice < 0.321:
             self.paused[rng.choice(alive)] = self.clock.now + rng.random() * 3
-        elif dice < 0.325 and len(alive) > 1:
+        elif dice < 0.323:
+            # Dies within its next operations on the disk: in the middle of a turn.
+            self.disks[rng.choice(alive)].crash_after = rng.randint(0, 3)
+        elif dice < 0.326 and len(alive) > 1:
             self.crash(rng.choice(alive), power_loss=rng.random() < 0.7)
         elif dice < 0.337:
             for name in everyone:
@@ -427,6 +444,7 @@ class World:
         name = self.rng.choice("ABCDE")
         if name not in self.disks:
             self.start(name)
+            return
         voters = leader.core.electorate.voters
         if name in voters and len(voters) <= 3:
             return
@@ -439,6 +457,7 @@ class World:
         """All faults end: every node must come to the same state, with every acknowledged write in it."""
         self.cut, self.paused = set(), {}
         for name in self.disks:
+            self.disks[name].crash_after = None
             if name not in self.servers:
                 self.start(name)
         self.run_until(self._settled, seconds=120.0)

@@ -73,6 +73,9 @@ class Flock:
         blob = self.log.state.blobs.get(digest)
         return set(blob.holders) if blob is not None else set()
 
+    def nodes_with(self, digest: Digest) -> list[Node]:
+        return [node for node in self.nodes if node.blobs.has(digest)]
+
     def keepers(self, digest: Digest) -> set[NodeId]:
         return {node.id for node in self.nodes if node.blobs.has(digest)}
 

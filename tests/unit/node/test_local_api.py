@@ -16,7 +16,7 @@ from consensus.codec import decode_entry, decode_state, encode_command
 from consensus.machine import apply
 from consensus.messages import BeginEpoch, CreateToken, NameCluster
 from consensus.state import ClusterState, NodeId, Role
-from node import local_api
+from node import local_api, view_feed
 from node.local_api import FRONT_HEADER, LocalApi, serve
 from node.serving_view import ViewBuilder
 from node.telemetry import Telemetry
@@ -53,7 +53,8 @@ async def three(tmp_path: Path) -> AsyncIterator[Flock]:
 
 
 @pytest.fixture
-async def agent(three: Flock, tmp_path: Path) -> Agent:
+async def agent(three: Flock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    monkeypatch.setattr(view_feed, "AGE_SECONDS", 0.1)
     made = Agent(three, tmp_path)
     three.tasks.start(made.views.run(), "views")
     return made

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.datasets import load_iris
+from threadpoolctl import threadpool_limits
 
 from parvada.columns import to_frame
 from parvada.trusted import TRUSTED_TYPES
@@ -36,6 +38,13 @@ def recipe(data: Prepared, name: str, **params: object) -> Recipe:
     small = {"n_estimators": 5, "max_iter": 20} if name not in ("LogisticRegression", "LinearSVC") else {}
     checked |= {key: value for key, value in small.items() if key in checked}
     return Recipe(name, checked, PreprocessOptions(), 11, METRIC[data.view.task], SPLIT)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a worker; threads that wait for one another make small fits slow on a busy machine."""
+    with threadpool_limits(limits=1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,10 @@ def test_durations(seconds: float | None, text: str) -> None:
     assert brief(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(None, "–"), (12, "12B"), (900 * 2**20, "900M"), (3.5 * 2**30, "3.5G")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "–"), (12, "12B"), (900 * 2**20, "900M"), (3.5 * 2**30, "3.5G"), (23.5 * 2**30, "24G"), (2**41, "2.0T")],
+)
 def test_sizes(count: float | None, text: str) -> None:
     assert size(count) == text
 

@@ -1,0 +1,37 @@
+"""What goes into `training.ingest.ingest` and what comes out: structs without a heavy import, for the agent."""
+
+import msgspec
+
+from parvada.schema import DatasetDetail, Task
+
+
+class IngestOptions(msgspec.Struct, frozen=True):
+    """What the uploader said; empty means "find out". `out_dir` must exist and receives the parts."""
+
+    out_dir: str
+    target: str = ""
+    task: str = ""
+    weight: str = ""
+    group: str = ""
+    drop: tuple[str, ...] = ()
+    format: str = ""
+    max_bytes: int = 4 << 30
+    """Of the decompressed file."""
+
+
+class PartFile(msgspec.Struct, frozen=True):
+    path: str
+    rows: int
+    bytes: int
+    digest: str
+    """SHA-256 of the file."""
+
+
+class IngestResult(msgspec.Struct, frozen=True):
+    digest: str
+    rows: int
+    bytes: int
+    parts: tuple[PartFile, ...]
+    target: str
+    task: Task
+    detail: DatasetDetail
