@@ -54,6 +54,7 @@ class EngineRoom:
         self._started: concurrent.futures.Future[int] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name=f"raft-{config.me[:8]}", daemon=True)
         self._halted = self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------ from other threads
@@ -64,10 +65,15 @@ class EngineRoom:
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Run `function` in the thread before its next turn. After the end it does nothing."""
+        self._post(self._within, function, *arguments)
+
+    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
+        if self._loop is None:
+            raise RuntimeError("the log was not started")
         try:
-            self._loop.call_soon_threadsafe(self._within, function, *arguments)
+            self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
-            if not self._halted:
+            if not self._loop.is_closed():
                 raise
 
     def ask(self, function: Callable[[], T]) -> "concurrent.futures.Future[T]":
@@ -87,8 +93,7 @@ class EngineRoom:
         """Blocks until the thread has ended. Raises TimeoutError."""
         if self._thread.ident is None:
             return
-        if not self._started.cancelled() and self._thread.is_alive():
-            self.call(self._stopping.set)
+        self._post(lambda: self._stopping.set())
         self._thread.join(seconds)
         if self._thread.is_alive():
             raise TimeoutError(f"the log's thread did not end within {seconds} s")
@@ -182,7 +187,7 @@ class EngineRoom:
         else:
             if not self._scheduled:
                 self._scheduled = True
-                self._loop.call_soon(self._guarded_turn)
+                asyncio.get_running_loop().call_soon(self._guarded_turn)
 
     def _guarded_turn(self) -> None:
         self._scheduled = False
@@ -216,12 +221,13 @@ class EngineRoom:
 
     def _arm(self, deadline: float) -> None:
         """See to it that the next turn comes in time. An earlier timer stays: it only looks again."""
-        when = self._loop.time() + max(0.001, deadline - now())
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0.001, deadline - now())
         if self._timer is not None:
             if self._timer.when() <= when:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._timer_fired)
+        self._timer = loop.call_at(when, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

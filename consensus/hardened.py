@@ -183,15 +183,9 @@ class HardenedRaft(EngineBase):
 
     # ------------------------------------------------------------ leader
     def _on_append_reply(self, node: Node, message: AppendReply) -> None:
-        if message.term != self.term or not self.is_leader or node not in self.match_index:
-            return
-        self.heard_at[node] = now()
-        if not message.matched:
-            self.next_index[node] = max(1, min(message.index, self.last_index + 1))
-            return
-        self._replicator.end_transfer(node)
-        self.match_index[node] = max(self.match_index[node], min(message.index, self.last_index))
-        self.next_index[node] = max(self.next_index[node], self.match_index[node] + 1)
+        if message.term == self.term and self.is_leader and node in self.match_index:
+            self.heard_at[node] = now()
+            self._replicator.on_reply(node, message)
 
     def _on_snapshot_reply(self, node: Node, message: SnapshotReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:

@@ -46,7 +46,7 @@ class Matcher:
         """Match, append, advance the commit index and answer. Raises Diverged."""
         ask_from = self._mismatch(message.previous_index, message.previous_term)
         if ask_from is not None:
-            self._answer(node, matched=False, index=ask_from)
+            self._send(node, AppendReply(self._core.term, False, ask_from, message.previous_index))
             return
         if self._append(message.previous_index, message.entries):
             self._electorate.recompute()
@@ -55,7 +55,7 @@ class Matcher:
         commit = min(message.commit_index, matched)
         if commit > self._core.commit_index:
             self._core.set_commit(commit)
-        self._answer(node, matched=True, index=matched)
+        self._confirm(node, matched)
 
     def _mismatch(self, index: int, term: int) -> int | None:
         """Where the leader should go on instead, None if the entry before the new ones is the same here."""
@@ -102,8 +102,8 @@ class Matcher:
         journal.cut_from(start)
         return any(is_change(command) for command, _, _ in dropped)
 
-    def _answer(self, node: Node, *, matched: bool, index: int) -> None:
-        self._send(node, AppendReply(self._core.term, matched, index))
+    def _confirm(self, node: Node, index: int) -> None:
+        self._send(node, AppendReply(self._core.term, True, index))
 
     # ------------------------------------------------------------ snapshots
     def receive(self, node: Node, chunk: SnapshotChunk) -> None:
@@ -111,7 +111,7 @@ class Matcher:
         core = self._core
         if core.commit_index >= chunk.index:
             # All of it is here already, and what is committed equals every later leader's log.
-            self._answer(node, matched=True, index=core.commit_index)
+            self._confirm(node, core.commit_index)
             return
         if now() < self._refuse_until:
             return
@@ -120,7 +120,7 @@ class Matcher:
         if raw is None:
             self._send(node, SnapshotReply(core.term, chunk.index, offset, chunk.offset + len(chunk.data)))
         elif self._install(raw, chunk.index):
-            self._answer(node, matched=True, index=chunk.index)
+            self._confirm(node, chunk.index)
 
     def _install(self, raw: bytes, index: int) -> bool:
         """Durable first, then in force. A failure changes nothing; the leader starts over a little later."""

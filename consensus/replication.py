@@ -8,7 +8,7 @@ from collections.abc import Callable
 from consensus.compaction import Compactor
 from consensus.engine import EngineBase, Node, Send
 from consensus.snapshot import SnapshotStore
-from consensus.wire import CHUNK_BYTES, MAX_BATCH_ENTRIES, AppendEntries, SnapshotChunk, SnapshotReply
+from consensus.wire import CHUNK_BYTES, MAX_BATCH_ENTRIES, AppendEntries, AppendReply, SnapshotChunk, SnapshotReply
 
 BATCH_BYTES = 1024 * 1024
 """A batch ends with the first command that passes this."""
@@ -29,7 +29,11 @@ class _Transfer:
 
 
 class Replicator:
-    """Sends for `core` while it leads."""
+    """Sends for `core` while it leads.
+
+    As long as it is not known where a peer's log agrees, one message is on its way to it at a time (a probe);
+    once the peer has confirmed one, entries stream to it ahead of its answers.
+    """
 
     def __init__(
         self, core: EngineBase, store: SnapshotStore, compactor: Compactor, send: Send, backlog: Backlog
@@ -37,20 +41,28 @@ class Replicator:
         self._core, self._store, self._compactor = core, store, compactor
         self._send, self._backlog = send, backlog
         self._told: dict[Node, int] = {}
+        self._streaming: set[Node] = set()
+        self._probed: dict[Node, int] = {}
         self._transfers: dict[Node, _Transfer] = {}
 
     def reset(self) -> None:
         """A leadership begins: nothing is known of what the peers were told."""
         self._told.clear()
+        self._streaming.clear()
+        self._probed.clear()
         self._transfers.clear()
         self._store.release()
 
     def forget(self, node: Node) -> None:
-        """The connection to `node` ended: what was in flight is lost."""
+        """The connection to `node` ended: what was in flight is lost, and it may come back with less."""
+        if node in self._core.match_index:
+            self._core.match_index[node] = 0
         self._told.pop(node, None)
-        self.end_transfer(node)
+        self._streaming.discard(node)
+        self._probed.pop(node, None)
+        self._end_transfer(node)
 
-    def end_transfer(self, node: Node) -> None:
+    def _end_transfer(self, node: Node) -> None:
         """`node` has confirmed entries, so it has the snapshot or needs none; or it is gone."""
         if self._transfers.pop(node, None) is not None and not self._transfers:
             self._store.release()
@@ -75,12 +87,22 @@ class Replicator:
         if core.next_index[node] <= core.log[0][1]:
             self._serve_snapshot(node, heartbeat=heartbeat)
             return
-        self.end_transfer(node)
+        self._end_transfer(node)
+        if node in self._streaming:
+            self._stream(node, heartbeat=heartbeat)
+        elif self._probed.get(node) != core.next_index[node] - 1:
+            self._probed[node] = core.next_index[node] - 1
+            self._send_batch(node, with_entries=True)
+        elif heartbeat:
+            self._send_batch(node, with_entries=False)
+
+    def _stream(self, node: Node, *, heartbeat: bool) -> None:
         sent = False
         while self._may_send(node):
-            self._send_batch(node, with_entries=True)
+            # Optimistic: what is lost with a connection is asked for again by the peer's next answer.
+            self._core.next_index[node] += self._send_batch(node, with_entries=True)
             sent = True
-        if not sent and (heartbeat or self._told.get(node) != core.commit_index):
+        if not sent and (heartbeat or self._told.get(node) != self._core.commit_index):
             self._send_batch(node, with_entries=False)
 
     def _may_send(self, node: Node) -> bool:
@@ -91,16 +113,15 @@ class Replicator:
             and self._backlog(node) < WINDOW_BYTES
         )
 
-    def _send_batch(self, node: Node, *, with_entries: bool) -> None:
+    def _send_batch(self, node: Node, *, with_entries: bool) -> int:
+        """Send what follows the peer's log, or only ask whether it agrees so far; the number of entries sent."""
         core = self._core
         first, following = core.log[0][1], core.next_index[node]
-        previous = core.log[following - 1 - first]
+        _, index, term = core.log[following - 1 - first]
         entries = self._batch(following - first) if with_entries else ()
-        message = AppendEntries(core.term, core.commit_index, previous[1], previous[2], entries)
-        # Optimistic: what is lost with a connection is asked for again by the peer's next answer.
-        self._send(node, message)
-        core.next_index[node] = following + len(entries)
+        self._send(node, AppendEntries(core.term, core.commit_index, index, term, entries))
         self._told[node] = core.commit_index
+        return len(entries)
 
     def _batch(self, position: int) -> tuple[tuple[int, bytes], ...]:
         batch, size = [], 0
@@ -110,6 +131,24 @@ class Replicator:
             if size >= BATCH_BYTES:
                 break
         return tuple(batch)
+
+    def on_reply(self, node: Node, reply: AppendReply) -> None:
+        """A peer of this leadership confirmed entries, or refused a message."""
+        core = self._core
+        match = core.match_index[node]
+        if reply.matched:
+            self._end_transfer(node)
+            core.match_index[node] = match = max(match, min(reply.index, core.last_index))
+            # Out of a probe: what was sent with it counts from here on.
+            core.next_index[node] = max(core.next_index[node], match + 1)
+            self._streaming.add(node)
+            self._probed.pop(node, None)
+        elif reply.previous > match and (node in self._streaming or reply.previous == core.next_index[node] - 1):
+            # Messages that were sent after the refused one are refused too, with other advice: not heeded, or
+            # the last of them would always win, and the log never be compared further back.
+            self._streaming.discard(node)
+            self._probed.pop(node, None)
+            core.next_index[node] = max(match, min(reply.index - 1, core.last_index)) + 1
 
     # ------------------------------------------------------------ snapshots
     def _serve_snapshot(self, node: Node, *, heartbeat: bool) -> None:

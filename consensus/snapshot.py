@@ -58,7 +58,7 @@ def decode_snapshot(raw: bytes) -> Snapshot:
         raise Corrupt(f"snapshot of {len(body)} bytes is damaged: {length} bytes and checksum {crc:08x} expected")
     try:
         return msgspec.msgpack.decode(body, type=Snapshot)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"snapshot: {error}") from error
 
 

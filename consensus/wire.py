@@ -46,12 +46,14 @@ class AppendEntries(_Message, frozen=True):
 
 
 class AppendReply(_Message, frozen=True):
-    """`matched`: the log equals the leader's up to `index`. Else: send from `index` on. The term is that of the
-    leadership that is answered, so that a late reply is never credited to another one."""
+    """`matched`: the log equals the leader's up to `index`. Else: send from `index` on; `previous` is that of the
+    message refused, so that of many on their way only the one that counts is heeded. The term is that of the
+    leadership that is answered: a late reply is never credited to another one."""
 
     term: Number
     matched: bool
     index: Number
+    previous: Number = 0
 
 
 class SnapshotChunk(_Message, frozen=True):
@@ -161,7 +163,7 @@ class FrameCodec:
             raise BadFrame(_why_not(prefix, self._prefix))
         try:
             return self._decoder.decode(frame[_PREFIX_BYTES:])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadFrame(f"not a message: {error}") from error
 
 

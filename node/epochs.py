@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from consensus.messages import AnnounceHead, BeginEpoch
 from consensus.ports import CommandRejected, Log, LogError, LogStatus
-from consensus.state import ClusterState, MemberStatus, NodeId
+from consensus.state import ClusterState, Epoch, MemberStatus, NodeId
 from node import logs
 from node.children import Child, Supervisor
 from node.engines import Engine
@@ -66,6 +66,7 @@ class EpochKeeper:
         self._trainer_environment = trainer_environment
         self._trainer: Child | None = None
         self._trainer_of = (0, "")
+        self._up = 0
         self._backoff = 0.0
         self._not_before = 0.0
 
@@ -73,33 +74,63 @@ class EpochKeeper:
     def ray_epoch(self) -> int:
         """The epoch in which this node's share of Ray is up; 0 for none."""
         here = self._engine.status
-        return here.epoch if here.alive and here.address else 0
+        return here.epoch if here.alive and here.epoch == self._up else 0
 
     async def run(self) -> None:
-        """Every quarter of a second: an epoch is rare, and a missed event costs nothing."""
-        while True:
-            await self._lead()
-            await self._follow()
-            await asyncio.sleep(TICK_SECONDS)
+        """Leading and following do not wait for one another: to join a head that has died takes long to fail, and
+        meanwhile this node may have become the one to begin a new epoch."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._lead(), name="epochs.lead")
+            group.create_task(self._follow(), name="epochs.follow")
 
     async def stop(self) -> None:
         await self._stop_trainer()
         await self._engine.stop()
 
     async def _lead(self) -> None:
-        state = self._log.state
-        head = head_to_begin_with(state, self._log.status, self._unseen())
-        if head is None:
-            return
+        """Every quarter of a second: an epoch is rare, and a missed event costs nothing."""
+        while True:
+            state = self._log.state
+            head = head_to_begin_with(state, self._log.status, self._unseen())
+            if head is not None:
+                await self._begin(state.epoch.number + 1, head)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _begin(self, number: int, head: NodeId) -> None:
         try:
-            await self._log.propose(BeginEpoch(state.epoch.number + 1, head), actor="leader", timeout=3.0)
+            await self._log.propose(BeginEpoch(number, head), actor="leader", timeout=3.0)
         except CommandRejected as error:
             _log.info("epoch.overtaken", reason=error.reason)
         except LogError as error:
             _log.warning("epoch.not_begun", reason=str(error))
 
     async def _follow(self) -> None:
+        while True:
+            await self._step()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _step(self) -> None:
+        """One decision, given up as soon as the epoch that it was for is over."""
         state = self._log.state
+        step = asyncio.create_task(self._reconcile(state), name="epochs.step")
+        try:
+            while not step.done() and self._log.state.epoch == state.epoch:
+                await asyncio.wait([step], timeout=TICK_SECONDS)
+            if not step.done() and not self._announced_by_us(state.epoch):
+                step.cancel()
+                _log.info("epoch.step_given_up", epoch=state.epoch.number)
+            await asyncio.wait([step])
+        finally:
+            step.cancel()
+        if not step.cancelled():
+            step.result()
+
+    def _announced_by_us(self, before: Epoch) -> bool:
+        """Our own announcement changes the epoch too: nothing to give up."""
+        now = self._log.state.epoch
+        return now.number == before.number and now.head == self._log.status.me
+
+    async def _reconcile(self, state: ClusterState) -> None:
         if not self._takes_part(state):
             await self.stop()
             return
@@ -125,19 +156,20 @@ class EpochKeeper:
                 _log.info("ray.stopping", reason=reason)
                 if self._engine.status.reason:
                     self._retreat()
+                self._up = 0
                 await self._stop_trainer()
                 await self._engine.stop()
             case StartHead(epoch):
                 _log.info("ray.head_starting", epoch=epoch)
                 await self._engine.start_head(epoch)
-                self._backoff = 0.0
+                self._backoff, self._up = 0.0, epoch
                 await self._announce(epoch, self._engine.status.address)
             case Announce(epoch, address):
                 await self._announce(epoch, address)
             case JoinHead(epoch, address):
                 _log.info("ray.joining", epoch=epoch, head=address)
                 await self._engine.join(epoch, address)
-                self._backoff = 0.0
+                self._backoff, self._up = 0.0, epoch
                 _log.info("ray.joined", epoch=epoch, head=address)
             case Stay():
                 pass

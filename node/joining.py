@@ -98,7 +98,7 @@ class Joiner:
     async def _look_around(self) -> None:
         """Before the volume arbitrates, a cluster that exists already (on other hosts) gets a moment to be seen."""
         arbitrates = self._config.storage.shared and read_genesis(self._config.storage.data) is None
-        while arbitrates and not self._members_in_sight() and time.monotonic() - self._begun < LOOK_SECONDS:
+        while arbitrates and not self._members_in_sight() and time.monotonic() - self._begun < LOOK_SECONDS:  # noqa: ASYNC110  two conditions and a deadline, no one event
             await asyncio.sleep(0.1)
 
     def _members_in_sight(self) -> bool:

@@ -226,7 +226,9 @@ async def serve(app: web.Application, socket: Path) -> web.AppRunner:
     """Serve `app` on a Unix socket that only this user reaches; `cleanup` the runner to stop."""
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     await asyncio.to_thread(socket.parent.chmod, 0o700)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_SECONDS)
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=STOP_SECONDS
+    )
     await runner.setup()
     await web.UnixSite(runner, str(socket)).start()
     await asyncio.to_thread(os.chmod, socket, 0o600)

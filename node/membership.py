@@ -4,6 +4,7 @@ The rules are in `node.voters`; here they meet the log. Runs on every node, acts
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -34,20 +35,16 @@ class Membership:
         self._last_seen: dict[NodeId, float] = {}
         self._caught_up_since: dict[NodeId, float] = {}
         self._wake = asyncio.Event()
-        self._settled = asyncio.Condition()
 
     async def run(self) -> None:
         while True:
             change = self._next_change()
             if change is not None and await self._carry_out(change):
                 continue
-            async with self._settled:
-                self._settled.notify_all()
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS if not self._notices else 0.05)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05 if self._notices else TICK_SECONDS):
+                    await self._wake.wait()
 
     def seen_ages(self) -> Mapping[NodeId, float]:
         """Seconds since each member was last connected to this node."""
@@ -71,11 +68,7 @@ class Membership:
                 # It is away at once: its share of blobs and work moves without the wait for a lost node.
                 await self._carry_out(Mark(node, MemberStatus.AWAY))
                 return True
-            async with self._settled:
-                try:
-                    await asyncio.wait_for(self._settled.wait(), 0.2)
-                except TimeoutError:
-                    continue
+            await asyncio.sleep(0.05)
         return False
 
     def _nobody_stays(self, status: LogStatus) -> bool:

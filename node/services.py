@@ -5,6 +5,7 @@ Built in a straight line, a reason a step; stopped in reverse order. `node.agent
 
 import asyncio
 import hashlib
+import hmac
 import sys
 import time
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ class Services:
         config, me = base.config, base.identity.id
 
         # Bytes: who holds what, and how it gets there.
-        transfer = Transfer(me, base.blobs, base.client)
+        transfer = self._transfer = Transfer(me, base.blobs, base.client)
         distributor = Distributor(me, log, base.blobs, transfer, config.storage.copies)
         self.replicator = Replicator(me, log, base.blobs, transfer, config.storage.copies, time.monotonic)
         self._workshop = Workshop(base.supervisor)
@@ -101,12 +102,14 @@ class Services:
             auth=config.client.auth,
             admin_sha256=admin_sha256,
             tmp=tmp,
+            token_seed=hmac.digest(base.admin_token.encode(), b"texts of tokens", "sha256"),
             max_upload_bytes=config.client.max_upload_mb * MEGABYTE,
             formation=record.formation,
             mode="ray" if config.training.ray else "inline",
         )
         ports = Ports(log, self._workshop, base.blobs, distributor, local, self._telemetry, base.leadership, settings)
         self._app = make_app(ports, local.routes())
+        self._app.on_shutdown.append(local.end_streams)
 
         # Work: the epoch's share of this node.
         self._epochs = EpochKeeper(
@@ -174,5 +177,6 @@ class Services:
     async def stop(self) -> None:
         """After the node's tasks have ended."""
         await self._workshop.stop()
+        await self._transfer.stop()
         if self._local is not None:
             await self._local.cleanup()

@@ -261,7 +261,7 @@ def _node_id(slot: Path) -> str:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not await asyncio.to_thread(condition):
+    while not await asyncio.to_thread(condition):  # noqa: ASYNC110  another process's readiness has no event here
         await asyncio.sleep(0.3)
 
 

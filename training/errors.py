@@ -47,6 +47,7 @@ class WorkerLost(TrainingError):
 class EpochLost(TrainingError):
     """This trainer's epoch is over, or its agent or Ray head is gone: the process must end (exit code 3)."""
 
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` or nothing: the end of a sentence about an unknown name."""
     names = list(known)

@@ -7,7 +7,7 @@ from aiohttp import web
 from node.http import cluster, datasets, events, jobs, metrics, models, stats, tokens
 from node.http.auth import CALLER, admit, identify
 from node.http.context import PORTS, Ports
-from node.http.errors import Handler, Refusal, errors, invalid
+from node.http.errors import BEGUN, Handler, Refusal, errors, invalid
 from node.http.params import integer
 from node.http.routes import Route
 
@@ -20,6 +20,7 @@ def make_app(ports: Ports, routes: Iterable[web.RouteDef] = ()) -> web.Applicati
     """The agent's application: the client API, and `routes` (its children's), which look after themselves."""
     app = web.Application(middlewares=[errors], client_max_size=SMALL_BODY_BYTES)
     app[PORTS] = ports
+    app.on_response_prepare.append(_stamp)
     app.add_routes(list(routes))
     for module in (cluster, events, stats, metrics, datasets, jobs, models, tokens):
         app.add_routes([web.route(r.method, r.path, _guarded(r, ports)) for r in module.ROUTES])
@@ -27,17 +28,14 @@ def make_app(ports: Ports, routes: Iterable[web.RouteDef] = ()) -> web.Applicati
 
 
 def _guarded(route: Route, ports: Ports) -> Handler:
-    """Around every call of the API: who may, how fresh a read must be, and the headers of the answer."""
+    """Around every call of the API: who may, and how fresh a read must be."""
 
     async def call(request: web.Request) -> web.StreamResponse:
         caller = identify(request.headers.get("Authorization"), ports.log.state, ports.settings.admin_sha256)
         admit(caller, route.role, ports.settings)
         request[CALLER] = caller
         await _be_fresh(request, ports)
-        response = await route.handler(request)
-        if not response.prepared:
-            _stamp(response, ports)
-        return response
+        return await route.handler(request)
 
     return call
 
@@ -58,7 +56,10 @@ async def _be_fresh(request: web.Request, ports: Ports) -> None:
             ) from error
 
 
-def _stamp(response: web.StreamResponse, ports: Ports) -> None:
+async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
+    """On every answer, refusals and streams too: who answered and, without a quorum, how old it may be."""
+    request[BEGUN] = True
+    ports = request.app[PORTS]
     status = ports.log.status
     response.headers["x-parvada-node"] = ports.settings.node
     if not status.quorum:

@@ -30,7 +30,7 @@ def identify(header: str | None, state: ClusterState, admin_sha256: str) -> Call
     text = bearer(header)
     if text is None:
         return ANONYMOUS
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
     if hmac.compare_digest(digest, admin_sha256):
         return Caller("admin", "admin", "admin")
     for token in state.tokens.values():
@@ -47,7 +47,7 @@ def admit(caller: Caller, needed: str, settings: Settings) -> None:
         return
     if not caller.role:
         raise Unauthenticated(
-            "this call needs a token: Authorization: Bearer TOKEN; `parvada token show` on a node prints the admin token"
+            "this call needs a token: Authorization: Bearer TOKEN; `parvada token show` on a node prints admin's"
         )
     if ROLES.index(caller.role) < ROLES.index(needed):
         raise Refusal(

@@ -10,7 +10,7 @@ from node.http import views
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, commit, ports_of
+from node.http.routes import Route, answer, commit, ports_of, was_done
 from parvada import schema
 
 
@@ -98,13 +98,17 @@ async def _set_status(request: web.Request, status: MemberStatus) -> web.Respons
 
 
 def _shown(ports: Ports, node: NodeId) -> schema.Node:
-    return next(shown for shown in ports.telemetry.nodes() if shown.id == node)
+    found = next((shown for shown in ports.telemetry.nodes() if shown.id == node), None)
+    if found is None:  # removed in the meantime
+        raise unknown("node", node)
+    return found
 
 
 async def remove(request: web.Request) -> web.Response:
     """Leaves for good: its certificate is revoked. A voter must be stopped first, so that it has lost its vote."""
     known_only(request)
-    ports, node = ports_of(request), _node_of(request)
+    ports = ports_of(request)
+    node = NodeId(request.match_info["node"]) if was_done(request) else _node_of(request)
     if node in ports.log.status.voters:
         raise Refusal(
             409,

@@ -72,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True):
     admin_sha256: str
     tmp: Path
     """Of this node's slot: where uploads are written and parsed."""
+    token_seed: bytes
+    """From the cluster secret: makes the text of a token from an idempotency key, the same on every node."""
     max_upload_bytes: int
     formation: str
     """How this node came to its cluster."""

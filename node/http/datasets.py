@@ -18,7 +18,7 @@ from node.http import views
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import integer, known_only, name_of, version_of
-from node.http.routes import Route, answer, commit, ports_of, value_of
+from node.http.routes import Route, answer, commit, key_reused, ports_of, value_of, was_done
 from training.upload import IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest:ingest"
@@ -28,6 +28,7 @@ UPLOADS = 4
 """At once on one node: each may take the memory of a few batches and the disk of two copies."""
 CHUNK_BYTES = 1024 * 1024
 STALL_SECONDS = 60.0
+GZIP = ("gzip", "x-gzip")
 PARAMETERS = ("target", "task", "weight", "group", "drop", "format")
 _FORMATS = {
     "text/csv": "csv",
@@ -47,6 +48,7 @@ async def put(request: web.Request) -> web.Response:
     name = name_of("dataset", request.match_info["dataset"])
     ports = ports_of(request)
     _check_length(request, ports.settings.max_upload_bytes)
+    _check_encoding(request)
     if _uploads.locked():
         raise Refusal(429, "busy", f"{UPLOADS} uploads are under way on this node; try again, or another node")
     async with _uploads, _work_folder(ports.settings.tmp) as folder:
@@ -59,6 +61,14 @@ async def put(request: web.Request) -> web.Response:
 def _check_length(request: web.Request, limit: int) -> None:
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
+
+
+def _check_encoding(request: web.Request) -> None:
+    """A gzipped body is stored as it comes, and unpacked in the workshop: not by the agent's event loop."""
+    asked = request.headers.get("Content-Encoding", "identity").lower()
+    if asked not in ("identity", *GZIP):
+        message = f"the Content-Encoding {asked!r} is not known; gzip is"
+        raise Refusal(415, "unsupported_encoding", message, {"field": "Content-Encoding", "value": asked})
 
 
 def _too_large(limit: int) -> Refusal:
@@ -79,7 +89,9 @@ async def _receive(request: web.Request, path: Path, limit: int) -> None:
     size = 0
     with await asyncio.to_thread(path.open, "wb") as file:
         buffer = bytearray()
-        while chunk := await asyncio.wait_for(request.content.readany(), STALL_SECONDS):
+        while chunk := await _next_chunk(request):
+            if size == 0 and request.headers.get("Content-Encoding", "").lower() in GZIP and chunk[:1] != b"\x1f":
+                raise Refusal(422, "not_a_table", "the body is not gzipped, as its Content-Encoding says")
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
@@ -92,6 +104,14 @@ async def _receive(request: web.Request, path: Path, limit: int) -> None:
         raise Refusal(422, "empty_file", "the file is empty: a header line and rows of data are needed")
 
 
+async def _next_chunk(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            return await request.content.readany()
+    except TimeoutError as error:
+        raise Refusal(408, "stalled", f"nothing of the upload has come for {STALL_SECONDS:g} s") from error
+
+
 async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestResult:
     query = request.query
     parts = folder / "parts"
@@ -102,7 +122,7 @@ async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestRes
         task=query.get("task", ""),
         weight=query.get("weight", ""),
         group=query.get("group", ""),
-        drop=tuple(name for name in query.get("drop", "").split(",") if name),
+        drop=tuple(name for asked in query.getall("drop", []) for name in asked.split(",") if name),
         format=query.get("format") or _FORMATS.get(request.content_type, ""),
         max_bytes=ports.settings.max_upload_bytes,
     )
@@ -133,7 +153,11 @@ async def _commit(
     )
     done = await commit(request, command)
     outcome, state = value_of(done), ports_of(request).log.state
-    version = state.datasets[name].versions[outcome["version"]]
+    version = current_version(state, name, outcome["version"])
+    if version is None:
+        raise Refusal(409, "conflict", f"dataset {name!r} was deleted after this upload", {"name": name})
+    if version.digest != result.digest:
+        raise key_reused(f"uploaded version {version.version} with other content")
     return answer(views.dataset(state, version), 201 if outcome["created"] else 200, done.index)
 
 
@@ -183,7 +207,6 @@ async def content(request: web.Request) -> web.StreamResponse:
         headers={
             "Content-Type": "text/csv; charset=utf-8",
             "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.csv"',
-            "x-parvada-node": ports.settings.node,
         }
     )
     async with _work_folder(ports.settings.tmp) as folder:
@@ -205,7 +228,7 @@ async def _send(response: web.StreamResponse, path: Path) -> None:
 
 async def delete(request: web.Request) -> web.Response:
     known_only(request)
-    name = _found(request).name
+    name = request.match_info["dataset"] if was_done(request) else _found(request).name
     done = await commit(request, DeleteDataset(name))
     return answer({"name": name, "deleted": True}, index=done.index)
 

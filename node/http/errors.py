@@ -1,5 +1,6 @@
 """The one table from exception to HTTP answer. Handlers raise; the middleware here renders."""
 
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from aiohttp import web
 
 from consensus.ports import CommandRejected, CommandTooLarge, MembershipRefused, NoQuorum
 from node import logs
-from node.blobs import DiskFull
+from node.blobs import BlobError, DiskFull
 from node.distribute import NotDurable
 from node.peers import PeerError
 from node.workshop import WorkshopBusy, WorkshopError
@@ -17,6 +18,9 @@ from training.errors import BadData, BadRequest, nearest
 
 _log = logs.get("http")
 
+BEGUN = web.RequestKey("begun", bool)
+"""The answer's first bytes are on their way: from then on an error can only cut it off."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -24,15 +28,25 @@ class Refusal(Exception):
     """An answer of 400 and more, with its sentence."""
 
     def __init__(self, status: int, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_plain(message))
         self.status = status
         self.code = code
-        self.details = dict(details or {})
+        self.details = {key: _plain(value) for key, value in (details or {}).items()}
+
+
+def _plain(value: Any) -> Any:
+    """Headers may hold bytes that are no UTF-8; the answer may not."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def invalid(field: str, value: object, allowed: str) -> Refusal:
     """400: a parameter or field with a value that cannot be."""
-    return Refusal(400, "invalid", f"{field} is {value!r}; it must be {allowed}", {"field": field, "value": value})
+    return Refusal(
+        400,
+        "invalid",
+        f"{field} is {value!r}; it must be {allowed}",
+        {"field": field, "value": value, "allowed": allowed},
+    )
 
 
 def unknown(kind: str, name: str, known: Iterable[str] = ()) -> Refusal:
@@ -57,10 +71,14 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NotDurable, 503, "not_durable"),
     (DiskFull, 503, "disk_full"),
     (PeerError, 503, "no_holder"),
+    (BlobError, 503, "no_holder"),
     (WorkshopBusy, 429, "busy"),
     (WorkshopError, 422, "not_processed"),
     (Unauthenticated, 401, "unauthenticated"),
+    (TimeoutError, 503, "timeout"),
+    (web.RequestPayloadError, 400, "malformed"),
 )
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def render(error: Exception, path: str) -> web.Response:
@@ -70,12 +88,18 @@ def render(error: Exception, path: str) -> web.Response:
             return problem(error.status, error.code, str(error), error.details)
         case CommandRejected():
             return problem(_REJECTED.get(error.code, 400), error.code, error.reason)
+        case BadRequest(code="unknown_format"):
+            return problem(415, error.code, error.message, error.details)
         case BadRequest():
             return problem(400, error.code, error.message, error.details)
+        case BadData(code="too_large"):
+            return problem(413, error.code, error.message, error.details)
         case BadData():
             return problem(422, error.code, error.message, error.details)
         case web.HTTPException():
             return from_http(error, path)
+        case OSError(errno=number) if number in _DISK_FULL:
+            return problem(503, "disk_full", "the disk of this node is full; ask another node")
     for kind, status, code in _TABLE:
         if isinstance(error, kind):
             return problem(status, code, str(error))
@@ -91,4 +115,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionResetError:  # the client went away: there is nobody to answer
         return web.Response()
     except Exception as error:  # the edge: every error becomes an answer, by the table
-        return render(error, request.path)
+        if not request.get(BEGUN):
+            return render(error, request.path)
+        _log.warning("answer.cut", path=request.path, reason=str(error))
+        if request.transport is not None:
+            request.transport.abort()  # so that nobody takes half an answer for a whole one
+        return web.Response()

@@ -1,7 +1,9 @@
 """What happens in the cluster, as a stream: Server-Sent Events or JSON lines, resumable by log index."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 from aiohttp import web
@@ -10,36 +12,43 @@ from consensus.messages import Event
 from consensus.ports import Log, Resync
 from node.http import views
 from node.http.errors import invalid
-from node.http.params import known_only
+from node.http.params import known_only, whole
 from node.http.routes import Route, ports_of
 from parvada import schema
 
 KEEPALIVE_SECONDS = 10.0
 NDJSON = "application/x-ndjson"
+RESYNC = "resync"
+PARAMETERS = ("since", "kind")
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
+    """All events, or those of which the kind begins with `kind`."""
+    known_only(request, PARAMETERS)
+    kind = request.query.get("kind", "")
+    return await follow(request, lambda event: event.kind.startswith(kind))
+
+
+async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.StreamResponse:
     """From `since` (or `Last-Event-ID`), else from now. `event: resync` when the memory does not reach back so far,
     or the reader was too slow: what lies between is lost to it, and it should read the state anew."""
-    known_only(request, ["since", "kind"])
-    log, kind = ports_of(request).log, request.query.get("kind", "")
-    since = _since(request)
+    log, since = ports_of(request).log, _since(request)
     lines = NDJSON in request.headers.get("Accept", "")
     response = web.StreamResponse(
         headers={
             "Content-Type": NDJSON if lines else "text/event-stream",
             "Cache-Control": "no-store",
-            "x-parvada-node": ports_of(request).settings.node,
         }
     )
-    await response.prepare(request)
-    async for event in _events(log, since):
-        if event is not None and (event.kind == "resync" or event.kind.startswith(kind)):
-            await response.write(_line(event) if lines else _sse(event))
-        elif event is None and not lines:
-            await response.write(b": alive\n\n")
-        if request.transport is None or request.transport.is_closing():
-            break
+    async with contextlib.aclosing(_events(log, since)) as events:
+        await response.prepare(request)
+        async for event in events:
+            if event is not None and (event.kind == RESYNC or wanted(event)):
+                await response.write(_line(event) if lines else _sse(event))
+            elif event is None and not lines:
+                await response.write(b": alive\n\n")
+            if request.transport is None or request.transport.is_closing():
+                break
     return response
 
 
@@ -47,12 +56,13 @@ def _since(request: web.Request) -> int | None:
     text = request.headers.get("Last-Event-ID") or request.query.get("since")
     if text is None:
         return None
-    if not text.isdecimal():
+    number = whole(text)
+    if number is None:
         raise invalid("since", text, "a log index, as in the id of an event")
-    return int(text)
+    return number
 
 
-async def _events(log: Log, since: int | None) -> AsyncIterator[Event | None]:
+async def _events(log: Log, since: int | None) -> AsyncGenerator[Event | None, None]:
     """Each event once, in order; None when nothing has happened for a while."""
     feed = log.subscribe()
     reached = log.state.index if since is None else since
@@ -75,7 +85,7 @@ def _missed(log: Log, item: Resync, reached: int) -> tuple[Event, ...]:
     found = log.recent_events(reached)
     if found is not None:
         return tuple(event for event in found if event.index <= item.state.index)
-    return (Event(item.state.index, 0.0, "resync", "", views.NO_DETAIL),)
+    return (Event(item.state.index, time.time(), RESYNC, "", views.NO_DETAIL),)
 
 
 def _record(event: Event) -> bytes:

@@ -10,13 +10,14 @@ import msgspec
 from aiohttp import web
 
 from consensus import state as facts
-from consensus.messages import CancelJob, RetryJob, SubmitJob
+from consensus.messages import CancelJob, Event, RetryJob, SubmitJob
 from consensus.queries import current_version, jobs_by_age
 from consensus.state import ClusterState, JobId, JobState, Json
 from node.http import views
 from node.http.errors import Refusal, invalid, unknown
+from node.http.events import PARAMETERS, follow
 from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, command_id, commit, ports_of
+from node.http.routes import Route, answer, command_id, commit, key_reused, ports_of
 from parvada import schema
 
 if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
@@ -30,19 +31,29 @@ async def submit(request: web.Request) -> web.Response:
     known_only(request)
     ports = ports_of(request)
     spec = await body(request, schema.JobSpec)
+    job, written = _new_id(request), Json(msgspec.json.encode(spec))
+    if job in ports.log.state.jobs:
+        # Once only, also when the dataset has gone or the catalog has changed since.
+        return _submitted(request, job, written, ports.log.state.index)
     versions = [_dataset(ports.log.state, asked) for asked in spec.datasets]
     resolved: ResolvedJob = await ports.workshop.run(RESOLVE, spec, versions)
-    job = _new_id(request)
     command = SubmitJob(
         job=job,
         name=spec.name or "+".join(version.name for version in versions)[:128],
-        spec=Json(msgspec.json.encode(spec)),
+        spec=written,
         units=resolved.units,
         candidates=resolved.candidates,
     )
     done = await commit(request, command)
-    state = ports.log.state
-    return answer(views.job(state, state.jobs[job]), 202, done.index)
+    return _submitted(request, job, written, done.index)
+
+
+def _submitted(request: web.Request, job: JobId, spec: Json, index: int) -> web.Response:
+    state = ports_of(request).log.state
+    found = state.jobs[job]
+    if found.spec != spec:
+        raise key_reused(f"submitted the job {job} with another specification")
+    return answer(views.job(state, found), 202, index)
 
 
 def _dataset(state: ClusterState, asked: str | schema.DatasetRef) -> facts.DatasetVersion:
@@ -99,6 +110,17 @@ async def leaderboard(request: web.Request) -> web.Response:
     return answer(views.leaderboard(ports_of(request).log.state, job, only))
 
 
+async def events(request: web.Request) -> web.StreamResponse:
+    """As `/v1/events`, of this job alone."""
+    known_only(request, PARAMETERS)
+    job, kind = _job(request).id, request.query.get("kind", "")
+
+    def wanted(event: Event) -> bool:
+        return event.subject == job and event.kind.startswith("job.") and event.kind.startswith(kind)
+
+    return await follow(request, wanted)
+
+
 async def cancel(request: web.Request) -> web.Response:
     return await _change(request, CancelJob(_job(request).id))
 
@@ -119,6 +141,7 @@ ROUTES = (
     Route("GET", "/v1/jobs", list_jobs),
     Route("GET", "/v1/jobs/{job}", get_job),
     Route("GET", "/v1/jobs/{job}/leaderboard", leaderboard),
+    Route("GET", "/v1/jobs/{job}/events", events),
     Route("POST", "/v1/jobs/{job}/cancel", cancel, "operator"),
     Route("POST", "/v1/jobs/{job}/retry", retry, "operator"),
 )

@@ -12,7 +12,8 @@ from node.http.routes import Route, ports_of
 
 async def metrics(request: web.Request) -> web.Response:
     known_only(request)
-    return web.Response(text="\n".join(_lines(ports_of(request))) + "\n", content_type="text/plain")
+    text = "\n".join(_lines(ports_of(request))) + "\n"
+    return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
 def _lines(ports: Ports) -> Iterable[str]:

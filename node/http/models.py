@@ -6,8 +6,8 @@ from consensus import state as facts
 from consensus.messages import DropAlias, MoveAlias, RollBackAlias
 from node.http import views
 from node.http.errors import unknown
-from node.http.params import body, known_only, name_of, version_of
-from node.http.routes import Route, answer, commit, ports_of, value_of
+from node.http.params import body, known_only, moment, name_of, version_of
+from node.http.routes import Route, answer, commit, ports_of, value_of, was_done
 from parvada import schema
 
 
@@ -67,7 +67,7 @@ async def move(request: web.Request) -> web.Response:
 async def drop(request: web.Request) -> web.Response:
     known_only(request)
     model = _model(request)
-    alias = _alias(request, model)
+    alias = request.match_info["alias"] if was_done(request) else _alias(request, model)
     done = await commit(request, DropAlias(model.name, alias))
     return answer({"alias": alias, "dropped": True}, index=done.index)
 
@@ -82,13 +82,15 @@ async def roll_back(request: web.Request) -> web.Response:
 
 
 async def history(request: web.Request) -> web.Response:
-    """Newest first."""
-    known_only(request)
-    model, alias = _model(request), request.match_info["alias"]
-    moves = [views.alias_change(model, move) for move in reversed(model.history) if move.alias == alias]
+    """Newest first. With `as_of` only the moves up to then: the first is what the alias named at that time."""
+    known_only(request, ["as_of"])
+    model, alias, until = _model(request), request.match_info["alias"], moment(request, "as_of")
+    moves = [move for move in reversed(model.history) if move.alias == alias]
     if not moves:
         raise unknown("alias", alias, model.aliases)
-    return answer({"alias": alias, "history": moves})
+    # As the wire shows times: to the millisecond.
+    told = [views.alias_change(model, move) for move in moves if until is None or round(move.at, 3) <= until]
+    return answer({"alias": alias, "history": told})
 
 
 ROUTES = (

@@ -12,7 +12,7 @@ from consensus.ports import Committed
 from consensus.state import CommandId
 from node.http.auth import CALLER
 from node.http.context import PORTS, Ports
-from node.http.errors import invalid
+from node.http.errors import Refusal, invalid
 
 MAX_KEY = 200
 
@@ -38,7 +38,18 @@ def command_id(request: web.Request) -> CommandId | None:
     if len(key) > MAX_KEY:
         raise invalid("Idempotency-Key", f"{key[:40]}…", f"at most {MAX_KEY} characters")
     scope = f"{request.method} {request.path}\0{request[CALLER].token}\0{key}"
-    return CommandId(hashlib.sha256(scope.encode()).hexdigest()[:32])
+    return CommandId(hashlib.sha256(scope.encode(errors="surrogateescape")).hexdigest()[:32])
+
+
+def was_done(request: web.Request) -> bool:
+    """Whether this very call, by its idempotency key, was committed before: what it needed may be gone since."""
+    key = command_id(request)
+    return key is not None and key in ports_of(request).log.state.recent
+
+
+def key_reused(what: str) -> Refusal:
+    """409: the key's first call was about something else, or what it made is gone."""
+    return Refusal(409, "conflict", f"this Idempotency-Key was used before, and {what}", {"field": "Idempotency-Key"})
 
 
 async def commit(request: web.Request, command: Command) -> Committed:

@@ -1,6 +1,8 @@
 """API tokens: made once, shown once, kept as a hash."""
 
+import base64
 import hashlib
+import hmac
 import secrets
 
 from aiohttp import web
@@ -10,7 +12,7 @@ from consensus.state import Role
 from node.http import views
 from node.http.errors import unknown
 from node.http.params import body, known_only, name_of
-from node.http.routes import Route, answer, commit, ports_of
+from node.http.routes import Route, answer, command_id, commit, key_reused, ports_of, was_done
 from parvada import schema
 
 PREFIX = "pvt_"
@@ -23,22 +25,37 @@ async def list_tokens(request: web.Request) -> web.Response:
 
 
 async def create(request: web.Request) -> web.Response:
-    """The text of the token is in this answer and nowhere else."""
+    """The text of the token is in this answer and nowhere else. The same idempotency key gives the same text again,
+    made anew from the cluster's secret: it is stored nowhere."""
     known_only(request)
     asked = await body(request, schema.TokenRequest)
     name_of("token", asked.name)
-    text, key = PREFIX + secrets.token_urlsafe(24), secrets.token_hex(6)
+    seed = _seed(request)
+    text, key = PREFIX + base64.urlsafe_b64encode(seed[:24]).decode(), seed[24:30].hex()
     command = CreateToken(key, asked.name, Role(asked.role), hashlib.sha256(text.encode()).hexdigest())
     done = await commit(request, command)
-    record = views.token(ports_of(request).log.state.tokens[key])
+    made = ports_of(request).log.state.tokens.get(key)
+    if made is None:
+        raise key_reused("the token that it made has been revoked")
+    if (made.name, made.role.value) != (asked.name, asked.role):
+        raise key_reused(f"made the token {made.name!r} with the role {made.role.value}")
+    record = views.token(made)
     record.token = text
     return answer(record, 201, done.index)
+
+
+def _seed(request: web.Request) -> bytes:
+    """32 bytes that nobody can guess."""
+    key = command_id(request)
+    if key is None:
+        return secrets.token_bytes(32)
+    return hmac.digest(ports_of(request).settings.token_seed, key.encode(), "sha256")
 
 
 async def revoke(request: web.Request) -> web.Response:
     known_only(request)
     key, tokens = request.match_info["token"], ports_of(request).log.state.tokens
-    if key not in tokens:
+    if key not in tokens and not was_done(request):
         raise unknown("token", key, tokens)
     done = await commit(request, RevokeToken(key))
     return answer({"id": key, "revoked": True}, index=done.index)

@@ -7,7 +7,7 @@ import msgspec
 
 from consensus import state as facts
 from consensus.progress import Standing, candidates_of, job_progress, standings
-from consensus.queries import aliases_of, holders
+from consensus.queries import aliases_of, holders, published_version
 from consensus.state import CandidateState, ClusterState, JobState, Json
 from parvada import schema
 from training.metrics import greater_is_better
@@ -80,7 +80,7 @@ def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> 
 def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.UnitProgress:
     unit = found.units[number]
     best = _best(found, number)
-    final = _final(best.candidate) if best is not None else schema.FinalResult()
+    published = published_version(state, found.id, best.candidate.id) if best is not None else None
     return schema.UnitProgress(
         dataset=unit.dataset,
         version=unit.version,
@@ -92,8 +92,8 @@ def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.
         best=best.candidate.id if best is not None else None,
         best_estimator=best.candidate.estimator if best is not None else None,
         best_score=best.mean if best is not None else None,
-        model=final.model,
-        model_version=final.version,
+        model=published.model if published is not None else None,
+        model_version=published.version if published is not None else None,
         error=unit.error or None,
         notes=msgspec.json.decode(unit.detail, type=schema.UnitDetail).notes,
     )
@@ -151,6 +151,8 @@ def _row(
     state: ClusterState, found: facts.Job, unit: facts.Unit, standing: Standing, pareto: bool
 ) -> schema.LeaderboardRow:
     candidate, final = standing.candidate, _final(standing.candidate)
+    # Published and recorded are two commands: between them the number is known to the registry only.
+    published = published_version(state, found.id, candidate.id)
     return schema.LeaderboardRow(
         rank=standing.rank,
         candidate=candidate.id,
@@ -168,8 +170,8 @@ def _row(
         model_bytes=final.model_bytes or None,
         pareto=pareto,
         reason=candidate.reason or final.error,
-        model=final.model,
-        version=final.version,
+        model=published.model if published is not None else None,
+        version=published.version if published is not None else None,
     )
 
 

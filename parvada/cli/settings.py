@@ -39,11 +39,12 @@ class Settings(msgspec.Struct, frozen=True):
     data: Path | None
     secret: Path | None
 
-    def client(self, timeout: float = 30.0) -> "Client":
+    def client(self, timeout: float = 30.0, patience: float | None = None) -> "Client":
         """A blocking client for these nodes."""
         from parvada.client import Client
 
-        return Client(list(self.urls), self.token or self.derived_token, timeout=timeout, patience=PATIENCE_SECONDS)
+        patience = PATIENCE_SECONDS if patience is None else patience
+        return Client(list(self.urls), self.token or self.derived_token, timeout=timeout, patience=patience)
 
     def derived_token(self) -> str | None:
         """The admin token, from the cluster secret where that may be read; None elsewhere."""

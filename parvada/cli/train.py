@@ -11,6 +11,9 @@ from parvada.cli.progress import follow as follow_job
 from parvada.cli.settings import Settings, as_json_option, connected
 from parvada.schema import CvSpec, DatasetRef, JobSpec, LimitSpec, PublishSpec
 
+FOLLOW_PATIENCE_SECONDS = 60.0
+"""A job outlives its nodes' restarts, so the one who watches it waits for them too."""
+
 
 @click.command(short_help="Train models on datasets.")
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET…")
@@ -44,7 +47,8 @@ def train(settings: Settings, as_json: bool, follows: bool, **options: Any) -> N
             click.echo(job.id)
         if follows:
             try:
-                job = follow_job(client.wait_for_job(job.id))
+                with settings.client(patience=FOLLOW_PATIENCE_SECONDS) as follower:
+                    job = follow_job(follower.wait_for_job(job.id))
             except KeyboardInterrupt:
                 click.echo(f"the job runs on: `parvada jobs show {job.id}`, `parvada jobs cancel {job.id}`", err=True)
                 raise click.exceptions.Exit(INTERRUPTED) from None

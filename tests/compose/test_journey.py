@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.compose import Compose, Container, docker
+from tests.support.compose import Compose, Container
 from tests.support.data import iris_csv, wine_csv
 from tests.support.nodes import Stopwatch, comparable
 from tests.support.wait import wait_for
@@ -67,10 +67,7 @@ def test_data_pushed_to_one_node_is_on_all(flock: Compose) -> None:
     again = flock.ask(first, "PUT", "/v1/datasets/iris?target=species", iris_csv())
     assert (again.status, again.body["version"]) == (200, 1)
     for node in others:
-        answer = wait_for(
-            f"iris on {node.name}",
-            lambda node=node: (got := flock.ask(node, "GET", "/v1/datasets/iris")).status == 200 and got,  # type: ignore[misc]
-        )
+        answer = flock.wait_for_answer(node, "GET", "/v1/datasets/iris")
         assert answer.body["digest"] == pushed["digest"]
 
 
@@ -86,16 +83,7 @@ def test_models_are_trained_and_the_best_serves_from_every_node(flock: Compose) 
         row["rank"] for row in rows if row["state"] == "ok"
     )
     for node in flock.nodes:
-        answer = wait_for(
-            f"a prediction from {node.name}",
-            lambda node=node: (
-                (  # type: ignore[misc]
-                    got := flock.ask(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]})
-                ).status
-                == 200
-                and got
-            ),
-        )
+        answer = flock.wait_for_answer(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]})
         assert answer.body["predictions"] == ["setosa"]
         infer = flock.ask(
             node,
@@ -108,13 +96,12 @@ def test_models_are_trained_and_the_best_serves_from_every_node(flock: Compose) 
 
 
 def test_the_terminal_ui_runs_beside_the_nodes_and_leaves_their_number_alone(flock: Compose) -> None:
-    name = f"{flock.name}-tui-probe"
-    flock.compose("run", "--rm", "--detach", "--name", name, "tui")
-    try:
-        wait_for("the screen to show a node", lambda: "node-3" in docker("logs", name), 30, every=0.5)
+    with flock.on_terminal("run", "--rm", "tui") as terminal:
+        wait_for("the screen to show a node", lambda: "node-3" in terminal.drawn, 60, every=0.5)
         assert len(flock.living) == 3
-    finally:
-        docker("rm", "--force", name, check=False)
+        terminal.send("q")
+        assert terminal.process.wait(30) == 0
+    assert len(flock.living) == 3
 
 
 class Load:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from tests.support.nodes import ClusterUnderTest
+from tests.support.terminal import Terminal, on_terminal
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +79,10 @@ class Compose(ClusterUnderTest):
         )
         assert not check or done.returncode == 0, f"docker compose {' '.join(arguments)}: {done.stderr[-3000:]}"
         return done
+
+    def on_terminal(self, *arguments: str) -> AbstractContextManager[Terminal]:
+        """`docker compose …` on a terminal of its own."""
+        return on_terminal(["docker", "compose", *arguments], ROOT, self._environment)
 
     def up(self, scale: int | None = None, *, wait: bool = True, options: Sequence[str] = ()) -> None:
         scaled = ["--scale", f"node={scale}"] if scale is not None else []

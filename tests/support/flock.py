@@ -70,6 +70,11 @@ class Flock(ClusterUnderTest):
     def nodes(self) -> Sequence[LocalNode]:
         return self._nodes
 
+    def by_id(self, node_id: str) -> LocalNode:
+        found = super().by_id(node_id)
+        assert isinstance(found, LocalNode)
+        return found
+
     def pids(self) -> dict[str, int]:
         """URL to pid of each agent that runs now."""
         path = self.data / "up.json"

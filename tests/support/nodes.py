@@ -105,6 +105,15 @@ class ClusterUnderTest:
         name = next(node["name"] for node in self.view(self.living[0])["nodes"] if node["id"] == node_id)
         return self.node(name)
 
+    def wait_for_answer(self, node: NodeHandle, method: str, path: str, body: Any = None) -> Answer:
+        """The first answer with status 200, e.g. from a node that is still loading."""
+
+        def good() -> Answer | None:
+            answer = self.ask(node, method, path, body, timeout=5.0)
+            return answer if answer.status == 200 else None
+
+        return wait_for(f"{method} {path} on {node.name}", good)
+
     # ---------------------------------------------------------------- the journey
     def push(self, node: NodeHandle, name: str, content: bytes, query: str = "") -> dict[str, Any]:
         answer = self.ask(

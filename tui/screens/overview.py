@@ -35,7 +35,7 @@ class OverviewScreen(Screen[None]):
     """Health first, then work."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-normal"), (100, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (24, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-tall")]  # noqa: RUF012
     BINDINGS = [  # noqa: RUF012
         Binding("q", "app.quit", "Quit", id="quit", tooltip="Leave; the cluster goes on"),
         Binding("question_mark", "help", "Help", id="help", key_display="?"),

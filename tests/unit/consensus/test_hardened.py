@@ -82,7 +82,7 @@ def test_a_conflict_with_a_committed_entry_stops_the_node(clock: Clock) -> None:
 def test_a_long_conflict_is_resolved_in_one_round_trip(clock: Clock) -> None:
     lone = joined(clock)
     lone.hears("B", AppendEntries(1, 4, 4, 1, puts(5, 600)))
-    assert lone.hears("C", AppendEntries(2, 4, 600, 2, ())) == [AppendReply(2, False, 5)]
+    assert lone.hears("C", AppendEntries(2, 4, 600, 2, ())) == [AppendReply(2, False, 5, 600)]
 
 
 # ---------------------------------------------------------------- 2: changes of voters

@@ -222,6 +222,8 @@ async def test_columns_follow_the_width_of_the_terminal() -> None:
             await pilot.resize_terminal(60, 20)
             text = await shown(pilot, "● alive", "spring", gone="blobs")
             assert "Requests" not in text
+            await pilot.resize_terminal(42, 12)
+            await shown(pilot, "node-1", "node-2", "node-3", gone="Events")
             await pilot.resize_terminal(120, 35)
             await shown(pilot, "blobs", "Requests", "● alive")
 

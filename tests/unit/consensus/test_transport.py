@@ -1,0 +1,278 @@
+"""The transport against strangers, garbage and silence: real sockets, real TLS."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from consensus import transport as transport_module
+from consensus.acceptor import HandshakeLimits
+from consensus.ports import PeerAddress
+from consensus.state import NodeId
+from consensus.transport import MtlsTransport, TransportEvents
+from consensus.wire import FrameCodec, HigherTerm, Message
+from node.pki import Identity, NodeKey
+from tests.unit.consensus.fabric import AUTHORITY, CLUSTER, STRANGERS, eventually, identity
+
+
+class Peer:
+    """One transport and what it reported."""
+
+    def __init__(self, mine: Identity, cluster: str = CLUSTER, limits: HandshakeLimits | None = None) -> None:
+        self.id = mine.id
+        self.up: set[NodeId] = set()
+        self.flaps = 0
+        self.received: list[tuple[NodeId, Message]] = []
+        self.crashes: list[BaseException] = []
+        events = TransportEvents(self._on_up, self._on_down, self._on_message, self.crashes.append)
+        self.transport = MtlsTransport(
+            mine.id,
+            cluster,
+            mine.server_context(),
+            mine.client_context(),
+            mine.identify,
+            events,
+            limits or HandshakeLimits(),
+        )
+        self.port = 0
+
+    def _on_up(self, peer: NodeId) -> None:
+        self.up.add(peer)
+
+    def _on_down(self, peer: NodeId) -> None:
+        self.up.discard(peer)
+        self.flaps += 1
+
+    def _on_message(self, peer: NodeId, message: Message) -> None:
+        self.received.append((peer, message))
+
+    def say(self, to: NodeId, message: Message) -> bool:
+        sent = self.transport.send(to, message)
+        self.transport.flush()
+        return sent
+
+    @property
+    def address(self) -> PeerAddress:
+        return PeerAddress(("127.0.0.1",), self.port)
+
+
+@asynccontextmanager
+async def started(*peers: Peer) -> AsyncIterator[None]:
+    for peer in peers:
+        peer.port = await peer.transport.start("127.0.0.1", 0)
+    try:
+        yield
+    finally:
+        for peer in peers:
+            await peer.transport.stop()
+    assert [crash for peer in peers for crash in peer.crashes] == []
+
+
+def introduce(*peers: Peer) -> None:
+    for peer in peers:
+        peer.transport.set_peers({other.id: other.address for other in peers})
+
+
+def credentials(folder: Path, key: NodeKey, spiffe_id: str, lifetime: timedelta) -> tuple[Path, Path]:
+    """Certificate and key files for a leaf of our CA that says whatever the test wants."""
+    names = [x509.UniformResourceIdentifier(spiffe_id)]
+    leaf = AUTHORITY.issue(key.private.public_key(), "x", names, lifetime)
+    chain, private = folder / "leaf.pem", folder / "leaf.key"
+    chain.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return chain, private
+
+
+def bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def first_bytes(port: int, context: ssl.SSLContext, send: bytes = b"") -> bytes:
+    """What a server says to a client: empty when it closes the connection."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(send)
+        said = await asyncio.wait_for(reader.read(100), 5)
+        writer.transport.abort()
+    except (OSError, ssl.SSLError):
+        return b""
+    return said
+
+
+async def test_two_peers_talk_whichever_side_dials() -> None:
+    a, b = Peer(identity()), Peer(identity())
+    async with started(a, b):
+        introduce(a, b)
+        await eventually("the connection", lambda: a.up == {b.id} and b.up == {a.id})
+        assert a.say(b.id, HigherTerm(1))
+        assert b.say(a.id, HigherTerm(2))
+        await eventually("both messages", lambda: a.received and b.received)
+        assert a.received == [(b.id, HigherTerm(2))]
+        assert not a.transport.send("nobody", HigherTerm(1))
+
+
+async def test_strangers_are_turned_away_before_they_are_read(tmp_path: Path) -> None:
+    node, known = Peer(identity()), identity()
+    hello = FrameCodec(CLUSTER).encode(HigherTerm(99))
+    async with started(node):
+        node.transport.set_peers({known.id: PeerAddress((), 1)})
+        assert await first_bytes(node.port, bare_context(), hello) == b"", "no certificate"
+        assert await first_bytes(node.port, identity(STRANGERS).client_context(), hello) == b"", "another CA"
+        assert await first_bytes(node.port, identity().client_context(), hello) == b"", "not in the peer table"
+        expired, impostor = bare_context(), bare_context()
+        key = NodeKey.generate()
+        expired.load_cert_chain(*credentials(tmp_path, key, AUTHORITY.spiffe_id(key.id), timedelta(minutes=-1)))
+        assert await first_bytes(node.port, expired, hello) == b"", "expired"
+        impostor.load_cert_chain(*credentials(tmp_path, key, AUTHORITY.spiffe_id(known.id), timedelta(hours=1)))
+        assert await first_bytes(node.port, impostor, hello) == b"", "another node's id"
+        assert await first_bytes(node.port, known.client_context()) != b"", "the known peer gets its hello"
+        assert node.received == []
+
+
+async def test_a_dialler_refuses_a_server_that_is_not_whom_it_dialled() -> None:
+    a, b, other = sorted((Peer(identity()) for _ in range(3)), key=lambda peer: peer.id)
+    async with started(a, b, other):
+        # The highest id dials; it is sent to the wrong door, of a node that it knows too.
+        other.transport.set_peers({a.id: b.address, b.id: PeerAddress((), 1)})
+        for peer in (a, b):
+            peer.transport.set_peers({other.id: other.address})
+        await eventually("the refusal", lambda: other.transport.refused > 0)
+        assert other.up == set()
+
+
+async def test_a_peer_of_another_cluster_never_counts_as_connected() -> None:
+    a, b = Peer(identity()), Peer(identity(), cluster="another")
+    async with started(a, b):
+        introduce(a, b)
+        await asyncio.sleep(0.3)
+        assert a.up == set()
+        assert b.up == set()
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", struct.pack(">I", 2**31), b"\0" * 64])
+async def test_garbage_closes_the_connection_and_nothing_else(garbage: bytes) -> None:
+    node, talker, honest = Peer(identity()), identity(), Peer(identity())
+    async with started(node, honest):
+        introduce(node, honest)
+        node.transport.set_peers({honest.id: honest.address, talker.id: PeerAddress((), 1)})
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, ssl=talker.client_context())
+        writer.write(garbage)
+        while await asyncio.wait_for(reader.read(100), 5):
+            pass
+        writer.transport.abort()
+        await eventually("the honest peer", lambda: node.up == {honest.id})
+
+
+async def test_who_leaves_the_peer_table_is_disconnected_at_once() -> None:
+    a, b = Peer(identity()), Peer(identity())
+    async with started(a, b):
+        introduce(a, b)
+        await eventually("the connection", lambda: a.up and b.up)
+        a.transport.set_peers({})
+        assert a.up == set()
+        await eventually("the other side to notice", lambda: not b.up)
+        await asyncio.sleep(0.3)
+        assert a.up == set(), "its attempts to come back are refused"
+
+
+async def test_a_disconnected_peer_that_is_still_known_comes_back() -> None:
+    a, b = Peer(identity()), Peer(identity())
+    async with started(a, b):
+        introduce(a, b)
+        await eventually("the connection", lambda: a.up and b.up)
+        a.transport.disconnect(b.id)
+        assert a.flaps == 1
+        await eventually("the new connection", lambda: a.up and b.up)
+
+
+async def test_new_addresses_are_tried_in_order_and_at_once() -> None:
+    low, high = sorted((Peer(identity()), Peer(identity())), key=lambda peer: peer.id)
+    async with started(low, high):
+        low.transport.set_peers({high.id: high.address})
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            high.transport.set_peers({low.id: PeerAddress(("127.0.0.1",), closed.getsockname()[1])})
+            await asyncio.sleep(0.1)
+            high.transport.set_peers({low.id: PeerAddress(("127.0.0.2", "127.0.0.1"), low.port)})
+            await eventually("the second address", lambda: low.up and high.up)
+
+
+async def test_a_silent_connection_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that was stopped by SIGSTOP keeps its sockets open and says nothing."""
+    monkeypatch.setattr(transport_module, "IDLE_SECONDS", 0.4)
+    node, silent = Peer(identity()), identity()
+    async with started(node):
+        node.transport.set_peers({silent.id: PeerAddress((), 1)})
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, ssl=silent.client_context())
+        writer.write(FrameCodec(CLUSTER).encode(HigherTerm(1)))
+        await eventually("the peer", lambda: node.up == {silent.id})
+        await eventually("its end", lambda: node.up == set(), 3)
+        while await asyncio.wait_for(reader.read(100), 5):
+            pass
+        writer.transport.abort()
+
+
+async def test_a_connection_ends_with_the_certificate_of_its_peer(tmp_path: Path) -> None:
+    node, key = Peer(identity()), NodeKey.generate()
+    context = bare_context()
+    context.load_cert_chain(*credentials(tmp_path, key, AUTHORITY.spiffe_id(key.id), timedelta(seconds=2)))
+    async with started(node):
+        node.transport.set_peers({key.id: PeerAddress((), 1)})
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, ssl=context)
+        writer.write(FrameCodec(CLUSTER).encode(HigherTerm(1)))
+        await eventually("the peer", lambda: node.up == {key.id})
+        await eventually("its end", lambda: node.up == set(), 5)
+        assert await asyncio.wait_for(reader.read(), 5) is not None
+        writer.transport.abort()
+
+
+async def test_idle_strangers_cannot_keep_peers_out() -> None:
+    limits = HandshakeLimits(seconds=5.0, at_once=4, per_address=2)
+    low, high = sorted((Peer(identity(), limits=limits), Peer(identity(), limits=limits)), key=lambda peer: peer.id)
+    async with started(low, high):
+        strangers = [await asyncio.open_connection("127.0.0.1", low.port) for _ in range(10)]
+        closed = 0
+        for reader, writer in strangers:
+            try:
+                async with asyncio.timeout(0.3):
+                    closed += (await reader.read(1)) == b""
+            except TimeoutError:
+                pass
+            writer.transport.abort()
+        assert closed >= 8, "beyond two handshakes, an address is turned away"
+        introduce(low, high)
+        await eventually("the peer", lambda: low.up and high.up)
+
+
+async def test_a_peer_that_reads_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consensus.link.MAX_QUEUED", 1024 * 1024)
+    node, deaf = Peer(identity()), identity()
+    async with started(node):
+        node.transport.set_peers({deaf.id: PeerAddress((), 1)})
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, ssl=deaf.client_context())
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(FrameCodec(CLUSTER).encode(HigherTerm(1)))
+        await eventually("the peer", lambda: node.up == {deaf.id})
+        from consensus.wire import Propose
+
+        for _ in range(200):
+            node.say(deaf.id, Propose(b"\0" * 500_000))
+            await asyncio.sleep(0)
+        assert node.transport.backlog(deaf.id) < 3 * 1024 * 1024
+        await eventually("its end", lambda: node.up == set())
+        writer.transport.abort()
