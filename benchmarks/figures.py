@@ -1,9 +1,9 @@
 """Start-up, failover and footprint of a flock, measured on the real thing.
 
-    python -m benchmarks.figures start       cold `compose up` of a built image: ready, first write, Ray (needs Docker)
-    python -m benchmarks.figures failover    kill -9 of the leader ten times: new leader, first accepted write
-    python -m benchmarks.figures head        kill -9 of leader = Ray head in training: first fold of the new epoch
-    python -m benchmarks.figures footprint   memory and CPU of idle nodes, without and with Ray
+python -m benchmarks.figures start       cold `compose up` of a built image: ready, first write, Ray (needs Docker)
+python -m benchmarks.figures failover    kill -9 of the leader ten times: new leader, first accepted write
+python -m benchmarks.figures head        kill -9 of leader = Ray head in training: first fold of the new epoch
+python -m benchmarks.figures footprint   memory and CPU of idle nodes, without and with Ray
 """
 
 import statistics
@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from tests.support.compose import Compose
 from tests.support.data import wine_csv
 from tests.support.flock import Flock, LocalNode, running
-from tests.support.nodes import ClusterUnderTest, Stopwatch
+from tests.support.nodes import ClusterUnderTest, NodeHandle, Stopwatch
 from tests.support.wait import wait_for
 
 KILLS = 10
@@ -30,22 +29,25 @@ def show(name: str, values: Sequence[float], bound: float, unit: str = "s") -> N
     """One line: median, extremes and the bound it should keep."""
     low, middle, high = min(values), statistics.median(values), max(values)
     verdict = "ok" if middle <= bound else "MISSED"
-    print(f"{name:48} median {middle:7.2f} {unit}  ({low:.2f} to {high:.2f}, n={len(values)})  bound {bound:g}  {verdict}")
+    spread = f"({low:.2f} to {high:.2f}, n={len(values)})"
+    print(f"{name:48} median {middle:7.2f} {unit}  {spread}  bound {bound:g}  {verdict}")
 
 
 def start() -> None:
     project = Compose("parvadabench")
     project.down(volumes=True)
     project.compose("build", timeout=900)
-    ready, written, ray = [], [], []
+    ready: list[float] = []
+    written: list[float] = []
+    ray: list[float] = []
     try:
         for _ in range(3):
             project.down(volumes=True)
             watch = Stopwatch()
             project.compose("up", "--detach", "--scale", "node=3")
             project.token = project.nodes[0].run("parvada", "token", "show").stdout.strip()
-            urls = {node.name: wait_for(f"port of {node.name}", lambda node=node: node.url) for node in project.nodes}  # type: ignore[misc]
-            writer = threading.Thread(target=lambda: written.append(_first_write(project, urls, watch)))  # noqa: B023
+            urls = {node.name: node.url for node in project.nodes}
+            writer = threading.Thread(target=_first_write, args=(project, urls, watch, written))
             writer.start()
             project.wait_ready(90)
             ready.append(watch.seconds)
@@ -59,12 +61,13 @@ def start() -> None:
     show("compose up -> Ray on all 3", ray, 25)
 
 
-def _first_write(project: Compose, urls: dict[str, str], watch: Stopwatch) -> float:
-    def accepted() -> bool:
-        return any(_writes(project, At(name, url)) for name, url in urls.items())
+def _first_write(project: Compose, urls: dict[str, str], watch: Stopwatch, written: list[float]) -> None:
+    _until_written(project, [At(name, url) for name, url in urls.items()])
+    written.append(watch.seconds)
 
-    wait_for("a first accepted write", accepted, 90)
-    return watch.seconds
+
+def _until_written(flock: ClusterUnderTest, nodes: Sequence[NodeHandle]) -> None:
+    wait_for("an accepted write", lambda: any(_writes(flock, node) for node in nodes), 90, every=0.02)
 
 
 class At:
@@ -79,7 +82,7 @@ class At:
         raise NotImplementedError
 
 
-def _writes(flock: ClusterUnderTest, node: Any) -> bool:
+def _writes(flock: ClusterUnderTest, node: NodeHandle) -> bool:
     """A write small enough to time the log: a token made."""
     try:
         body = {"name": "bench", "role": "viewer"}
@@ -97,7 +100,7 @@ def failover() -> None:
             others = [node for node in flock.nodes if node.name != leader.name]
             watch = Stopwatch()
             leader.kill()
-            wait_for("an accepted write", lambda others=others: any(_writes(flock, node) for node in others), every=0.02)  # type: ignore[misc]
+            _until_written(flock, others)
             accepted.append(watch.seconds)
             flock.wait_for_new_leader(old)
             elected.append(watch.seconds)
@@ -110,12 +113,12 @@ def failover() -> None:
 def head() -> None:
     spec = {"datasets": ["wine"], "seed": 1, "cv": {"folds": 5, "repeats": 20}, "publish": {"when": "never"}}
     resumed = []
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=True) as flock:  # noqa: S108
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=True) as flock:
         flock.push(flock.nodes[0], "wine", wine_csv(), "?target=cultivar")
         for _ in range(3):
             ray = flock.wait_for_ray(3, 90)
             job = flock.submit(flock.nodes[0], spec)
-            wait_for("training", lambda job=job: flock.job(job)["progress"]["trials_done"] > 10, 60)  # type: ignore[misc]
+            _until_training(flock, job)
             leader = flock.by_id(ray["head"])
             watch = Stopwatch()
             leader.kill()
@@ -126,6 +129,10 @@ def head() -> None:
             flock.wait_ready(60)
             flock.wait_for_voters(3)
     show("kill of leader = head -> first fold, new epoch", resumed, 20)
+
+
+def _until_training(flock: Flock, job: str) -> None:
+    wait_for("training", lambda: flock.job(job)["progress"]["trials_done"] > 10, 60)
 
 
 def _progress_after(flock: Flock, job: str, epoch: int) -> int:
@@ -141,7 +148,7 @@ def _progress_after(flock: Flock, job: str, epoch: int) -> int:
 
 def footprint() -> None:
     for ray, memory_bound in ((False, 250), (True, 700)):
-        with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=ray) as flock:  # noqa: S108
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=ray) as flock:
             if ray:
                 flock.wait_for_ray(3, 90)
             time.sleep(10)  # what starts has started: from here on the nodes are idle

@@ -226,6 +226,7 @@ async def serve(app: web.Application, socket: Path) -> web.AppRunner:
     """Serve `app` on a Unix socket that only this user reaches; `cleanup` the runner to stop."""
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     await asyncio.to_thread(socket.parent.chmod, 0o700)
+    # Bodies stay as they came: an upload is unpacked in the workshop, not by this event loop.
     runner = web.AppRunner(
         app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=STOP_SECONDS
     )

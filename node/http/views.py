@@ -80,7 +80,9 @@ def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> 
 def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.UnitProgress:
     unit = found.units[number]
     best = _best(found, number)
-    published = published_version(state, found.id, best.candidate.id) if best is not None else None
+    published = None
+    if best is not None and best.candidate.final:
+        published = published_version(state, found.id, best.candidate.id)
     return schema.UnitProgress(
         dataset=unit.dataset,
         version=unit.version,
@@ -152,7 +154,7 @@ def _row(
 ) -> schema.LeaderboardRow:
     candidate, final = standing.candidate, _final(standing.candidate)
     # Published and recorded are two commands: between them the number is known to the registry only.
-    published = published_version(state, found.id, candidate.id)
+    published = published_version(state, found.id, candidate.id) if candidate.final else None
     return schema.LeaderboardRow(
         rank=standing.rank,
         candidate=candidate.id,

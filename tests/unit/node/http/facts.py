@@ -1,0 +1,106 @@
+"""What a trainer would commit: a job that ran, and the model that it published."""
+
+import random
+
+import msgspec
+
+from consensus.messages import (
+    BeginEpoch,
+    FinishUnit,
+    FoldDone,
+    FoldFailed,
+    HeldBlob,
+    PublishVersion,
+    RecordFolds,
+    StartFolds,
+)
+from consensus.state import CandidateId, Digest, JobId, Json
+from parvada import schema
+from tests.unit.node.http.world import World
+
+
+def flowers(rows: int = 60, seed: int = 0) -> str:
+    """A CSV with two numbers, a category and a target of two classes."""
+    draw = random.Random(seed)
+    lines = ["length,width,colour,kind"]
+    for number in range(rows):
+        kind = ("rose", "tulip")[number % 2]
+        lines.append(f"{draw.uniform(1, 9):.3f},{draw.uniform(1, 9):.3f},{draw.choice(['red', 'blue'])},{kind}")
+    return "\n".join(lines) + "\n"
+
+
+async def dataset(api: World, name: str, rows: int = 60, seed: int = 0) -> dict[str, object]:
+    answer = await api.upload(name, flowers(rows, seed))
+    assert answer.status == 201, answer.raw
+    made: dict[str, object] = answer.json
+    return made
+
+
+async def submit(api: World, name: str, models: tuple[str, ...] = ("LogisticRegression", "GaussianNB")) -> JobId:
+    answer = await api.call("POST", "/v1/jobs", json={"datasets": [name], "models": models, "cv": {"folds": 2}})
+    assert answer.status == 202, answer.raw
+    return JobId(answer.json["id"])
+
+
+def _json(value: object) -> Json:
+    return Json(msgspec.json.encode(value))
+
+
+async def run(api: World, job: JobId, failing: str = "0.1") -> None:
+    """The epoch's trainer finishes the job: candidate 0.0 is ok, `failing` fails, the model is published."""
+    log, me = api.log, api.flock.first
+    epoch = log.state.epoch.number + 1
+    await log.propose(BeginEpoch(epoch, me.id), actor="test")
+    best = CandidateId("0.0")
+    await log.propose(StartFolds(epoch, job, ((best, 0), (best, 1), (CandidateId(failing), 0))), actor="trainer")
+    done = tuple(FoldDone(best, fold, _json({"roc_auc": 0.8 + fold / 10}), 0.5, 3.0) for fold in (0, 1))
+    failed = (FoldFailed(CandidateId(failing), 0, "ValueError: it did not converge"),)
+    await log.propose(RecordFolds(epoch, job, done, failed), actor="trainer")
+    await publish(api, epoch, job, best)
+    await log.propose(FinishUnit(epoch, job, 0, best), actor="trainer")
+
+
+async def publish(api: World, epoch: int, job: JobId, candidate: CandidateId) -> None:
+    found = api.state.jobs[job]
+    unit = found.units[0]
+    content = f"the model of {job}".encode()
+    digest: Digest = await api.flock.first.keep(content)
+    version = api.state.datasets[unit.dataset].versions[unit.version]
+    detail = schema.VersionDetail(
+        params={"C": 1.0},
+        signature=schema.Signature(
+            inputs=[schema.InputField(name="length", type="number", required=True)],
+            outputs=[schema.OutputField(name="predict", type="category", classes=["rose", "tulip"])],
+        ),
+        metrics={"roc_auc": 0.85},
+        dataset=schema.DatasetVersionRef(name=unit.dataset, version=unit.version, digest=version.digest),
+        libraries={"scikit-learn": "1.7.2"},
+    )
+    final = schema.FinalResult(holdout={"roc_auc": 0.85}, model_bytes=len(content), model=unit.dataset, version=1)
+    await api.log.propose(
+        PublishVersion(
+            epoch=epoch,
+            job=job,
+            candidate=candidate,
+            model=unit.dataset,
+            digest=digest,
+            bytes=len(content),
+            task=unit.task,
+            estimator="LogisticRegression",
+            engine="sklearn",
+            detail=_json(detail),
+            blob=HeldBlob(digest, len(content), (api.flock.first.id,)),
+            alias="production",
+            move_alias=True,
+            final=_json(final),
+        ),
+        actor="trainer",
+    )
+
+
+async def model(api: World, name: str, versions: int = 1) -> None:
+    """A model with that many versions; `production` names the newest."""
+    if name not in api.state.datasets:
+        await dataset(api, name)
+    for _ in range(versions):
+        await run(api, await submit(api, name))

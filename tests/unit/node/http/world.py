@@ -1,0 +1,172 @@
+"""The client API of one of three nodes, on a real server: real log rules, stores, wires between the nodes and parsing.
+Only the log's engine is its in-memory twin, and the workshop works in a thread."""
+
+import asyncio
+import contextlib
+import hashlib
+import pickle
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from consensus.messages import CreateToken, NameCluster
+from consensus.state import ClusterState, Role
+from node import workshop_worker
+from node.http.app import make_app
+from node.http.context import Ports, Settings
+from node.leadership import Leadership
+from node.local_api import LocalApi, serve
+from node.serving_view import ViewBuilder
+from node.telemetry import Telemetry
+from node.view_feed import ViewFeed
+from node.workshop import WorkshopError
+from node.workshop_worker import Call, Returned
+from tests.unit.node.cluster import Flock, flock
+
+ADMIN = "pvd_admin"
+ROLES = ("viewer", "predictor", "operator", "admin")
+MAX_UPLOAD_BYTES = 1024 * 1024
+
+
+class ThreadWorkshop:
+    """The workshop's twin: the same worker, its frames included, in a thread instead of a process."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def run(self, function: str, *args: Any) -> Any:
+        self.calls.append(function)
+        answer = await asyncio.to_thread(_work, function, args)
+        if isinstance(answer, Returned):
+            return answer.value
+        raise answer.error or WorkshopError(answer.text)
+
+
+def _work(function: str, args: tuple[Any, ...]) -> Any:
+    call = pickle.loads(workshop_worker.pack(Call(function, args))[workshop_worker.HEADER_BYTES :])  # noqa: S301
+    return pickle.loads(workshop_worker.pack(workshop_worker.run(call))[workshop_worker.HEADER_BYTES :])  # noqa: S301
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.raw)
+
+    @property
+    def problem(self) -> tuple[int, str]:
+        """Status and code; fails unless it is a complete problem with a sentence."""
+        body = self.json
+        assert self.status >= 400, body
+        assert set(body) == {"error", "code", "details"}
+        assert len(body["error"]) > 10
+        assert "Traceback" not in body["error"]
+        assert self.headers["Content-Type"].startswith("application/json")
+        return self.status, body["code"]
+
+
+class World:
+    """`call` speaks as the admin unless told otherwise."""
+
+    def __init__(self, flock: Flock, tmp: Path, url: str, session: aiohttp.ClientSession, ports: Ports) -> None:
+        self.flock, self.tmp, self.url, self.session, self.ports = flock, tmp, url, session, ports
+        self.log = flock.log
+
+    @property
+    def state(self) -> ClusterState:
+        return self.log.state
+
+    async def call(
+        self, method: str, path: str, *, role: str | None = "admin", headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Answer:
+        every = {**({"Authorization": f"Bearer {token(role)}"} if role else {}), **(headers or {})}
+        async with self.session.request(method, self.url + path, headers=every, **more) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def get(self, path: str) -> Any:
+        """The JSON of an answer that must be a good one."""
+        answer = await self.call("GET", path)
+        assert answer.status == 200, answer.raw
+        return answer.json
+
+    async def upload(self, name: str, body: bytes | str, query: str = "", **more: Any) -> Answer:
+        return await self.call("PUT", f"/v1/datasets/{name}{query}", data=body, **more)
+
+    def trace(self) -> tuple[object, ...]:
+        """All that a refused call must leave as it was: facts, blobs on every disk, files."""
+        disks = tuple(node.blobs.digests() for node in self.flock.nodes)
+        return self.log.state, len(self.flock.network.committed), disks, tuple(sorted(self.tmp.rglob("*")))
+
+    def cut_off(self) -> contextlib.AbstractContextManager[None]:
+        """This node without the other two, and so without a quorum."""
+        return _cut_off(self.flock)
+
+
+@contextlib.contextmanager
+def _cut_off(flock: Flock) -> Any:
+    flock.network.partition({flock.first.id}, {node.id for node in flock.nodes[1:]})
+    try:
+        yield
+    finally:
+        flock.network.heal()
+
+
+def token(role: str) -> str:
+    return ADMIN if role == "admin" else f"pvt_{role}"
+
+
+@contextlib.asynccontextmanager
+async def world(folder: Path, auth: Any = "writes", max_upload_bytes: int = MAX_UPLOAD_BYTES) -> AsyncIterator[World]:
+    async with flock(folder, 3) as three:
+        await three.log.propose(NameCluster("c0ffee", "test"), actor="test")
+        for role in ROLES[:-1]:
+            digest = hashlib.sha256(token(role).encode()).hexdigest()
+            await three.log.propose(CreateToken(f"t-{role}", role, Role(role), digest), actor="test")
+        tmp = folder / "tmp"
+        tmp.mkdir()
+        ports, local = _ports(three, folder, tmp, auth, max_upload_bytes)
+        app = make_app(ports, local.routes())
+        app.on_shutdown.append(local.end_streams)
+        run = Path(tempfile.mkdtemp())
+        runner = await serve(app, run / "agent.sock")
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[-1][:2]
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+                yield World(three, tmp, f"http://{host}:{port}", session, ports)
+        finally:
+            await runner.cleanup()
+            shutil.rmtree(run)
+
+
+def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: int) -> tuple[Ports, LocalApi]:
+    me, log = three.first, three.log
+    admin = hashlib.sha256(ADMIN.encode()).hexdigest()
+    telemetry = Telemetry(me.id, "node-0", "0.1.0", log, me.blobs, folder, sessions=lambda: (), owed=lambda: 0)
+    leadership = Leadership(me.peers)
+    leadership.belongs(log)
+    distributor = three.distributors[me.id]
+    local = LocalApi(
+        log, ViewFeed(log, ViewBuilder(me.id, auth, admin)), me.blobs, me.transfer, distributor, telemetry, tmp
+    )
+    settings = Settings(
+        node=me.id,
+        auth=auth,
+        admin_sha256=admin,
+        tmp=tmp,
+        token_seed=b"seed",
+        max_upload_bytes=max_upload_bytes,
+        formation="volume",
+        mode="inline",
+    )
+    return Ports(log, ThreadWorkshop(), me.blobs, distributor, local, telemetry, leadership, settings), local
