@@ -122,15 +122,16 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel(request: web.Request) -> web.Response:
+    known_only(request)
     return await _change(request, CancelJob(_job(request).id))
 
 
 async def retry(request: web.Request) -> web.Response:
+    known_only(request)
     return await _change(request, RetryJob(_job(request).id))
 
 
 async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Response:
-    known_only(request)
     done = await commit(request, command)
     state = ports_of(request).log.state
     return answer(views.job(state, state.jobs[command.job]), index=done.index)

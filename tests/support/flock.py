@@ -59,6 +59,7 @@ class Flock(ClusterUnderTest):
     def __init__(self, data: Path, nodes: int = 3, *, ray: bool = False, restart: bool = True, port: int = 0) -> None:
         self.data = data
         self.count = nodes
+        self._restart = restart
         self.port = port or _free_range(nodes)
         self._options = ["--nodes", str(nodes), "--port", str(self.port), "--data", str(data)]
         self._options += [] if ray else ["--no-ray"]
@@ -69,6 +70,12 @@ class Flock(ClusterUnderTest):
     @property
     def nodes(self) -> Sequence[LocalNode]:
         return self._nodes
+
+    def wait_ready(self, timeout: float = 40.0) -> None:
+        """Also of those that `up` is about to start again: only then may the next one be killed."""
+        if self._restart:
+            wait_for("every node to run", lambda: all(node.alive for node in self.nodes), timeout)
+        super().wait_ready(timeout)
 
     def by_id(self, node_id: str) -> LocalNode:
         found = super().by_id(node_id)

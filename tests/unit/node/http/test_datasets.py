@@ -1,14 +1,17 @@
 """Datasets over HTTP: uploads in every form, durable before they are acknowledged; bad ones change nothing."""
 
 import asyncio
+import functools
 import gzip
 import io
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from consensus.queries import referenced_digests
 from node.http import datasets
@@ -151,9 +154,18 @@ BAD: list[tuple[str, bytes | str, str, int, str, str]] = [
     ("constant-number", "x,y\n1,7\n2,7\n3,7\n", "?task=regression", 422, "constant_target", "one value 7"),
     ("no-values", "x,y\n1,\n2,\n", "", 422, "", "'y'"),
     ("labels-for-regression", CSV, "?task=regression", 422, "target_type", "regression"),
-    ("no-features", "y\na\nb\n", "", 422, "no_features", "no column"),
+    ("one-column", "y\na\nb\n", "", 422, "not_a_table", "one column"),
+    ("no-features", CSV, "?drop=x", 422, "no_features", "no column"),
     ("bad-parquet", b"PAR1" + b"\0" * 100, "", 422, "not_a_table", ""),
     ("cut-gzip", gzip.compress(CSV.encode())[:-10], "", 422, "not_a_table", "gzip"),
+    (
+        "onion",
+        functools.reduce(lambda body, _: gzip.compress(body), range(1200), CSV.encode()),
+        "",
+        422,
+        "not_a_table",
+        "",
+    ),
     ("bad-jsonl", '{"x":1,"y":"a"}\n{"x":\n', "", 422, "not_a_table", "line 2"),
     ("task", CSV, "?task=clasification", 400, "unknown_task", ""),
     ("weight", CSV, "?weight=xx", 400, "unknown_weight", "did you mean 'x'"),
@@ -177,6 +189,31 @@ async def test_what_cannot_be_used_is_refused_and_nothing_is_changed(
     assert found == (status, code or found[1]), answer.raw
     assert said in answer.json["error"]
     assert api.trace() == before
+
+
+@pytest.mark.parametrize(("row", "body"), [(3, "x,y\n1,a\n2,b,3\n4,a\n"), (4, "x,y\n1,a\n2,b\n4\n")])
+async def test_a_ragged_row_is_named_by_its_number(api: World, row: int, body: str) -> None:
+    assert (await api.upload("ragged", body)).json["details"]["row"] == row
+
+
+@given(
+    body=st.one_of(
+        st.binary(max_size=200),
+        st.text(alphabet='ab1.,;\t\n\r"{}[]:\ufeff é', max_size=80).map(lambda text: ("x,y\n" + text).encode()),
+        st.builds(
+            lambda head, tail: head + tail, st.sampled_from([b"PAR1", b"ARROW1\0\0", b"\x1f\x8b", b"[{"]), st.binary()
+        ),
+    ),
+    kind=st.sampled_from(["", "?format=json", "?format=jsonl", "?format=parquet", "?format=arrow", "?format=tsv"]),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_no_file_is_our_error(api: World, body: bytes, kind: str) -> None:
+    before = api.trace()
+    answer = await api.upload("fuzz", body, kind)
+    assert answer.status < 500, answer.raw
+    if answer.status >= 400:
+        assert answer.problem
+        assert api.trace() == before
 
 
 @pytest.mark.parametrize(
@@ -206,7 +243,7 @@ async def test_names_that_are_no_names(api: World, name: str) -> None:
 async def test_a_stream_without_a_length_is_cut_off_at_the_limit(api: World) -> None:
     sent = 0
 
-    async def endless() -> object:
+    async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
         yield b"x,y\n"
         for _ in range(100):
@@ -215,7 +252,7 @@ async def test_a_stream_without_a_length_is_cut_off_at_the_limit(api: World) -> 
             await asyncio.sleep(0)
 
     before = api.trace()
-    answer = await api.upload("endless", endless())  # type: ignore[arg-type]
+    answer = await api.upload("endless", endless())
     assert answer.problem == (413, "too_large")
     assert api.trace() == before
 
@@ -255,12 +292,12 @@ async def test_a_stalled_upload_is_given_up(api: World, monkeypatch: pytest.Monk
 async def test_too_many_uploads_at_once(api: World) -> None:
     gate = asyncio.Event()
 
-    async def slow() -> object:
+    async def slow() -> AsyncIterator[bytes]:
         yield b"x,y\n"
         await gate.wait()
         yield CSV.encode()[4:]
 
-    waiting = [asyncio.create_task(api.upload(f"slow-{n}", slow())) for n in range(datasets.UPLOADS)]  # type: ignore[arg-type]
+    waiting = [asyncio.create_task(api.upload(f"slow-{n}", slow())) for n in range(datasets.UPLOADS)]
     await eventually(lambda: len(list(api.tmp.iterdir())) == datasets.UPLOADS)
     refused = await api.upload("one-more", CSV)
     assert refused.problem == (429, "busy")
@@ -276,7 +313,7 @@ async def test_nothing_is_acknowledged_that_is_on_one_disk_only(tmp_path: Path) 
         answer = await api.upload("lonely", CSV)
         assert answer.problem == (503, "not_durable")
         assert answer.headers["Retry-After"]
-        assert api.state.datasets == {}
+        assert not api.state.datasets
         assert referenced_digests(api.state) == frozenset()
         assert list(api.tmp.iterdir()) == []
 
@@ -314,4 +351,3 @@ async def test_reading_what_is_not_there(api: World, path: str, problem: tuple[i
     assert answer.problem == problem
     assert said in answer.json["error"]
     assert api.trace() == before
-

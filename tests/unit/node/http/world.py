@@ -4,6 +4,7 @@ Only the log's engine is its in-memory twin, and the workshop works in a thread.
 import asyncio
 import contextlib
 import hashlib
+import io
 import pickle
 import shutil
 import tempfile
@@ -86,7 +87,13 @@ class World:
         return self.log.state
 
     async def call(
-        self, method: str, path: str, *, role: str | None = "admin", headers: Mapping[str, str] | None = None, **more: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        role: str | None = "admin",
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> Answer:
         every = {**({"Authorization": f"Bearer {token(role)}"} if role else {}), **(headers or {})}
         async with self.session.request(method, self.url + path, headers=every, **more) as response:
@@ -98,8 +105,9 @@ class World:
         assert answer.status == 200, answer.raw
         return answer.json
 
-    async def upload(self, name: str, body: bytes | str, query: str = "", **more: Any) -> Answer:
-        return await self.call("PUT", f"/v1/datasets/{name}{query}", data=body, **more)
+    async def upload(self, name: str, body: bytes | str | AsyncIterator[bytes], query: str = "", **more: Any) -> Answer:
+        data = io.BytesIO(body.encode() if isinstance(body, str) else body) if isinstance(body, bytes | str) else body
+        return await self.call("PUT", f"/v1/datasets/{name}{query}", data=data, **more)
 
     def trace(self) -> tuple[object, ...]:
         """All that a refused call must leave as it was: facts, blobs on every disk, files."""

@@ -1,0 +1,188 @@
+"""How fresh a read is, what a node without a quorum says, and that no input makes an error of ours."""
+
+import asyncio
+import functools
+import string
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings, strategies as st
+from yarl import URL
+
+from consensus.memory import MemoryLog
+from consensus.messages import Barrier, BeginEpoch
+from node.http import app as app_module
+from tests.unit.node.http.facts import dataset, flowers
+from tests.unit.node.http.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+# ---------------------------------------------------------------- freshness
+async def test_a_read_waits_for_the_index_that_it_asks_for(api: World) -> None:
+    index = api.state.index
+    assert (await api.call("GET", f"/v1/cluster?min_index={index}")).json["applied_index"] >= index
+    waiting = asyncio.create_task(api.call("GET", f"/v1/cluster?min_index={index + 1}"))
+    done, _ = await asyncio.wait([waiting], timeout=0.1)
+    assert not done
+    await api.log.propose(Barrier(), actor="test")
+    assert (await waiting).json["applied_index"] == index + 1
+
+
+async def test_a_read_of_an_index_that_does_not_come(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "MIN_INDEX_SECONDS", 0.05)
+    answer = await api.call("GET", f"/v1/cluster?min_index={api.state.index + 100}")
+    assert answer.problem == (503, "behind")
+    assert answer.headers["Retry-After"]
+
+
+async def test_a_linearizable_read_goes_through_the_log(api: World) -> None:
+    before = api.state.index
+    assert (await api.call("GET", "/v1/cluster?consistency=linearizable")).json["applied_index"] == before + 1
+    assert (await api.call("GET", "/v1/cluster?consistency=local")).json["applied_index"] == before + 1
+
+
+@pytest.mark.parametrize(
+    "query", ["consistency=strong", "min_index=-1", "min_index=x", "min_index=" + "9" * 5000, "min_index=1&min_index=2"]
+)
+async def test_freshness_that_makes_no_sense(api: World, query: str) -> None:
+    assert (await api.call("GET", f"/v1/cluster?{query}")).problem == (400, "invalid")
+
+
+# ---------------------------------------------------------------- no quorum
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a quorum is given up at once."""
+    for name in ("propose", "barrier"):
+        method = getattr(MemoryLog, name)
+        monkeypatch.setattr(MemoryLog, name, functools.partialmethod(_given_up, method))
+
+
+async def _given_up(self: MemoryLog, method: object, *args: object, **more: object) -> object:
+    assert callable(method)
+    return await method(self, *args, **{**more, "timeout": 0.05})
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_without_a_quorum_reads_go_on_and_writes_say_when_to_come_back(api: World) -> None:
+    await dataset(api, "kept")
+    with api.cut_off():
+        before = api.trace()
+        shown = await api.call("GET", "/v1/cluster")
+        assert (shown.json["quorum"], shown.json["leader"]) == (False, None)
+        assert [alarm["code"] for alarm in shown.json["alarms"]] == ["no_quorum"]
+        assert float(shown.headers["x-parvada-stale"]) >= 0
+        assert (await api.get("/v1/datasets/kept"))["rows"] == 60
+        for method, path, more in (
+            ("POST", "/v1/jobs", {"json": {"datasets": ["kept"], "models": ["GaussianNB"]}}),
+            ("DELETE", "/v1/datasets/kept", {}),
+            ("POST", "/v1/tokens", {"json": {"name": "x", "role": "viewer"}}),
+            ("POST", f"/v1/nodes/{api.flock.nodes[1].id}/drain", {}),
+            ("POST", "/v1/cluster/transfer", {}),
+            ("GET", "/v1/cluster?consistency=linearizable", {}),
+        ):
+            refused = await api.call(method, path, **more)
+            assert refused.problem == (503, "no_quorum"), path
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert "x-parvada-stale" in refused.headers
+        assert api.trace() == before
+        upload = await api.upload("unsure", flowers(seed=9))
+        assert upload.problem[0] == 503
+        assert "unsure" not in api.state.datasets
+    assert "x-parvada-stale" not in (await api.call("GET", "/v1/cluster")).headers
+    assert (await api.upload("unsure", flowers(seed=9))).status == 201
+
+
+# ---------------------------------------------------------------- every answer
+async def test_every_answer_says_which_node_gave_it(api: World) -> None:
+    for method, path in (("GET", "/v1/cluster"), ("GET", "/metrics"), ("GET", "/nothing"), ("PATCH", "/v1/jobs")):
+        assert (await api.call(method, path)).headers["x-parvada-node"] == api.flock.first.id
+
+
+async def test_what_no_table_knows_is_ours_and_shows_no_trace(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr(api.ports.telemetry, "stats", broken)
+    answer = await api.call("GET", "/v1/stats")
+    assert answer.problem == (500, "internal_error")
+    assert b"secret" not in answer.raw
+
+
+async def test_half_an_answer_is_cut_off_never_ended(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await dataset(api, "torn")
+
+    async def broken(response: web.StreamResponse, path: object) -> None:
+        await response.write(b"length,width\n1,2\n")
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("node.http.datasets._send", broken)
+    with pytest.raises(Exception, match=r"(?i)payload|disconnected|reset"):
+        await api.call("GET", "/v1/datasets/torn/content")
+    assert list(api.tmp.iterdir()) == []
+
+
+ODD = st.text(alphabet=st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40).map(str.strip)
+PATHS = [
+    "/v1/cluster",
+    "/v1/events",
+    "/v1/datasets/{x}",
+    "/v1/datasets/{x}/versions/{x}",
+    "/v1/jobs/{x}",
+    "/v1/models/{x}/versions/{x}",
+    "/v1/models/{x}/aliases/{x}",
+    "/v1/nodes/{x}/drain",
+    "/v1/tokens/{x}",
+    "/v1/stats/history",
+]
+NAMES = [
+    "since",
+    "kind",
+    "min_index",
+    "window",
+    "step",
+    "rows",
+    "limit",
+    "state",
+    "as_of",
+    "target",
+    "consistency",
+    "?",
+]
+
+
+@given(
+    path=st.sampled_from(PATHS),
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]),
+    word=st.text(alphabet=string.printable + "é\u2028\U0001f600", min_size=1, max_size=30),
+    query=st.dictionaries(st.sampled_from(NAMES), ODD, max_size=2),
+    header=ODD,
+    body=st.one_of(
+        st.binary(max_size=60), st.sampled_from([b"{}", b"[]", b'{"version":1e400}', b'{"name":"\\ud800"}'])
+    ),
+)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+async def test_no_input_is_our_error(
+    api: World, path: str, method: str, word: str, query: dict[str, str], header: str, body: bytes
+) -> None:
+    words = URL.build(path="/" + word.replace("/", "")).raw_path.strip("/") or "x"
+    if path == "/v1/events" and method == "GET":
+        query = {**query, "since": "x"}  # the stream of a good call has no end
+    url = URL(api.url + path.replace("{x}", words), encoded=True).with_query(query)
+    headers = {"Authorization": "Bearer pvd_admin", "Last-Event-ID": header, "Idempotency-Key": header}
+    async with api.session.request(method, url, headers=headers, data=body) as response:
+        assert response.status < 500, await response.text()
+        if response.status >= 400:
+            assert (await response.json())["code"]
+
+
+async def test_a_rejected_command_is_a_conflict_and_changes_nothing(api: World) -> None:
+    """A race that no check before the commit can see ends in the state machine's own refusal."""
+    await api.log.propose(BeginEpoch(api.state.epoch.number + 1, api.flock.first.id), actor="test")
+    last = api.flock.nodes[2].id
+    await api.call("POST", f"/v1/nodes/{last}/drain", headers={"Idempotency-Key": "same"})
+    again = await api.call("POST", f"/v1/nodes/{last}/drain", headers={"Idempotency-Key": "same"})
+    assert again.json["state"] == "draining"
+    assert (await api.call("POST", f"/v1/nodes/{last}/undrain")).json["state"] == "alive"

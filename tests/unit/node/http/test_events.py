@@ -1,0 +1,147 @@
+"""The event stream: every event once and in order, resumed by log index, filtered, honest about what it lost."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from consensus.feed import Feed
+from node.http import events
+from tests.unit.node.http.facts import dataset, run, submit
+from tests.unit.node.http.world import World
+from tests.unit.node.wait import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Stream:
+    """Reads frames of Server-Sent Events, or lines of JSON."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def line(self) -> str:
+        async with asyncio.timeout(10):
+            return (await self._response.content.readline()).decode()
+
+    async def frame(self) -> dict[str, str]:
+        """The fields of the next event; comments are skipped."""
+        found: dict[str, str] = {}
+        while (line := await self.line()) != "\n" or not found:
+            assert line, "the stream has ended"
+            if not line.startswith(":"):
+                name, _, value = line.rstrip("\n").partition(": ")
+                found[name] = value
+            elif await self.line() != "\n":
+                raise AssertionError("a comment is a frame of its own")
+        return found
+
+    async def kinds(self, count: int) -> list[str]:
+        return [(await self.frame())["event"] for _ in range(count)]
+
+
+@contextlib.asynccontextmanager
+async def stream(
+    api: World, query: str = "", headers: dict[str, str] | None = None, path: str = "/v1/events"
+) -> AsyncIterator[Stream]:
+    async with api.session.get(api.url + path + query, headers=headers) as response:
+        assert response.status == 200
+        wanted = "application/x-ndjson" if "Accept" in (headers or {}) else "text/event-stream"
+        assert response.headers["Content-Type"] == wanted
+        assert response.headers["x-parvada-node"] == api.flock.first.id
+        yield Stream(response)
+
+
+async def test_events_come_as_they_happen(api: World) -> None:
+    async with stream(api) as live:
+        await dataset(api, "live")
+        frame = await live.frame()
+        assert frame["event"] == "dataset.added"
+        assert int(frame["id"]) == api.state.index
+        record: dict[str, Any] = msgspec.json.decode(frame["data"])
+        assert (record["kind"], record["subject"], record["index"]) == ("dataset.added", "live", api.state.index)
+        assert record["detail"] == {"version": 1, "rows": 60}
+        assert record["at"].endswith("Z")
+
+
+@pytest.mark.parametrize("how", ["query", "header"])
+async def test_a_reader_resumes_where_it_was(api: World, how: str) -> None:
+    start = api.state.index
+    for number in range(3):
+        await dataset(api, f"resumed-{how}-{number}")
+    async with stream(api, f"?since={start}") as first:
+        seen = await first.frame()
+    rest = {"query": {"query": f"?since={seen['id']}"}, "header": {"headers": {"Last-Event-ID": seen["id"]}}}[how]
+    async with stream(api, **rest) as second:  # type: ignore[arg-type]
+        subjects = [msgspec.json.decode((await second.frame())["data"])["subject"] for _ in range(2)]
+        assert subjects == [f"resumed-{how}-1", f"resumed-{how}-2"]
+        await dataset(api, f"resumed-{how}-3")
+        assert msgspec.json.decode((await second.frame())["data"])["subject"] == f"resumed-{how}-3"
+
+
+async def test_json_lines(api: World) -> None:
+    start = api.state.index
+    await dataset(api, "lines")
+    async with stream(api, f"?since={start}", {"Accept": "application/x-ndjson"}) as lines:
+        record = msgspec.json.decode(await lines.line())
+    assert (record["index"], record["kind"], record["subject"]) == (api.state.index, "dataset.added", "lines")
+
+
+async def test_events_of_one_kind_and_of_one_job(api: World) -> None:
+    start = api.state.index
+    await dataset(api, "kinds")
+    job = await submit(api, "kinds")
+    await run(api, job)
+    expected = ["job.submitted", "job.started", "job.folds_recorded", "job.unit_finished", "job.ended"]
+    async with stream(api, f"?since={start}&kind=job.") as only:
+        assert await only.kinds(5) == expected
+    async with stream(api, f"?since={start}", path=f"/v1/jobs/{job}/events") as one:
+        assert await one.kinds(5) == expected
+    async with stream(api, f"?since={start}&kind=job.ended", path=f"/v1/jobs/{job}/events") as one:
+        assert await one.kinds(1) == ["job.ended"]
+
+
+async def test_a_reader_that_was_away_too_long_is_told(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await dataset(api, "before")
+    forgetful = Feed(api.state, recent_events=1)
+    monkeypatch.setattr(api.log, "_feed", forgetful)
+    index = api.state.index
+    await dataset(api, "forgotten")
+    await dataset(api, "remembered")
+    async with stream(api, f"?since={index - 1}") as late:
+        frame = await late.frame()
+        assert (frame["event"], int(frame["id"])) == ("resync", api.state.index)
+        told = msgspec.json.decode(frame["data"])
+        assert told["at"][:4] == str(time.gmtime().tm_year)
+        await dataset(api, "after")
+        assert (await late.frame())["event"] == "dataset.added"
+    async with stream(api, f"?since={index - 1}&kind=job.") as filtered:
+        assert (await filtered.frame())["event"] == "resync"
+
+
+async def test_a_quiet_stream_is_kept_alive(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.02)
+    async with stream(api) as quiet:
+        assert await quiet.line() == ": alive\n"
+        assert await quiet.line() == "\n"
+        await dataset(api, "loud")
+        assert (await quiet.frame())["event"] == "dataset.added"
+
+
+async def test_a_reader_that_went_away_is_forgotten(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.02)
+    before = set(api.log._feed._subscriptions)  # those of earlier tests may still be noticed to have gone
+    async with stream(api) as gone:
+        await gone.line()
+        assert len(set(api.log._feed._subscriptions) - before) == 1
+    await eventually(lambda: set(api.log._feed._subscriptions) <= before)
+
+
+@pytest.mark.parametrize("query", ["?since=x", "?since=-1", "?since=" + "9" * 30, "?sinc=1"])
+async def test_bad_streams(api: World, query: str) -> None:
+    assert (await api.call("GET", f"/v1/events{query}")).problem[0] == 400
