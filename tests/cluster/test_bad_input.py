@@ -57,7 +57,7 @@ CASES = (
     put("header only", HEADER + "\n", 422, "row"),
     put("ragged row", IRIS.replace("\n4.9,3.0,1.4,0.2,setosa", "\n4.9,3.0,1.4,setosa", 1), 422, "3"),
     put("duplicate column", IRIS.replace("sepal_width", "sepal_length", 1), 422, "sepal_length"),
-    put("target missing", IRIS, 400, "specie", "species", query="target=specie"),
+    put("target missing", IRIS, 422, "specie", "species", query="target=specie"),
     put("target constant", HEADER + "\n" + "5.1,3.5,1.4,0.2,setosa\n" * 30, 422, "species"),
     put("one class, rest missing", HEADER + "\n" + "1,1,1,1,a\n1,1,1,1,\n" * 20, 422, "species"),
     put("target always missing", HEADER + "\n" + "1,1,1,1,\n" * 20, 422, "species"),

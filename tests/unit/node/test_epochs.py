@@ -1,0 +1,160 @@
+"""When a new epoch begins, with which head, and that a node follows it: against the log in memory."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from immutables import Map
+
+from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.messages import AnnounceHead, BeginEpoch, JoinMember, SetMemberStatus
+from consensus.ports import LogStatus
+from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId
+from node.children import Supervisor
+from node.engines import InlineEngine
+from node.epochs import EpochKeeper, head_to_begin_with
+from tests.unit.node.wait import eventually
+from training.ray_cluster import RayStartError
+
+A, B, C = (NodeId(letter * 32) for letter in "abc")
+ACTIVE, AWAY, DRAINING = MemberStatus.ACTIVE, MemberStatus.AWAY, MemberStatus.DRAINING
+
+
+def member(node: NodeId, status: MemberStatus = ACTIVE) -> Member:
+    return Member(node, f"node-{node[0]}", ("127.0.0.1",), 1, 2, 3, 2, "1", 0.0, status)
+
+
+def state(head: str, **statuses: MemberStatus) -> ClusterState:
+    members = {node: member(node, statuses.get(node[0], ACTIVE)) for node in (A, B, C)}
+    epoch = Epoch(3, NodeId(head * 32), "x", 0.0) if head else Epoch()
+    return _with(epoch, members)
+
+
+def _with(epoch: Epoch, members: dict[NodeId, Member]) -> ClusterState:
+    return ClusterState(epoch=epoch, members=Map(members))
+
+
+def status(leader: NodeId | None = A, *, quorum: bool = True, connected: tuple[NodeId, ...] = (B, C)) -> LogStatus:
+    return LogStatus(A, leader, 1, 1, 1, quorum, 0.0, (A, B, C), connected, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("case", "known", "seen", "unseen", "expected"),
+    [
+        ("no epoch yet: the leader is the first head", state(""), status(), {}, A),
+        ("the head lives: nothing", state("b"), status(), {B: 0.0}, None),
+        ("the leader is the head: nothing", state("a"), status(), {}, None),
+        ("the head is lost for a moment: nothing", state("b"), status(connected=(C,)), {B: 0.5}, None),
+        ("the head is lost: the leader takes over", state("b"), status(connected=(C,)), {B: 1.5}, A),
+        ("the head went away in order", state("b", b=AWAY), status(), {B: 0.0}, A),
+        ("the head drains", state("b", b=DRAINING), status(), {B: 0.0}, A),
+        ("the head left for good", _with(Epoch(3, B, "x"), {A: member(A)}), status(), {}, A),
+        ("a draining leader chooses another", state("a", a=DRAINING), status(), {}, B),
+        ("a follower begins nothing", state("b"), status(B, connected=(C,)), {B: 9.0}, None),
+        ("without a quorum nothing begins", state(""), status(quorum=False), {}, None),
+    ],
+)
+def test_head_to_begin_with(
+    case: str, known: ClusterState, seen: LogStatus, unseen: Mapping[NodeId, float], expected: NodeId | None
+) -> None:
+    assert head_to_begin_with(known, seen, unseen) == expected, case
+
+
+class SlowEngine(InlineEngine):
+    """An engine whose joins hang, as Ray's do when the head has died."""
+
+    async def join(self, epoch: int, address: str) -> None:
+        await asyncio.sleep(60)
+
+
+class BrokenEngine(InlineEngine):
+    starts = 0
+
+    async def start_head(self, epoch: int) -> None:
+        self.starts += 1
+        raise RayStartError("no")
+
+
+async def _network(nodes: tuple[NodeId, ...] = (A, B, C)) -> MemoryNetwork:
+    network = MemoryNetwork(nodes)
+    network.elect(A)
+    for node in nodes:
+        await network.logs[node].propose(JoinMember(member(node)), actor="test")
+    return network
+
+
+def _keeper(log: MemoryLog, engine: InlineEngine, supervisor: Supervisor) -> EpochKeeper:
+    return EpochKeeper(log, engine, supervisor, dict, {"PARVADA_LOCAL_SOCKET": "/nowhere"})
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Supervisor:
+    return Supervisor(tmp_path, lambda name, error: None)
+
+
+async def test_the_leader_begins_the_first_epoch_and_announces_itself(supervisor: Supervisor) -> None:
+    network = await _network()
+    keeper = _keeper(network.logs[A], InlineEngine(), supervisor)
+    running = asyncio.create_task(keeper.run())
+    try:
+        await eventually(lambda: network.logs[A].state.epoch.address == "inline")
+        assert network.logs[C].state.epoch == network.logs[A].state.epoch
+        assert (network.logs[A].state.epoch.number, network.logs[A].state.epoch.head) == (1, A)
+        await eventually(lambda: keeper.ray_epoch == 1)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await keeper.stop()
+        await supervisor.stop()
+
+
+async def test_a_join_that_hangs_is_given_up_when_its_epoch_is_over(supervisor: Supervisor) -> None:
+    network = await _network()
+    engine = SlowEngine()
+    keeper = _keeper(network.logs[B], engine, supervisor)
+    await network.logs[A].propose(BeginEpoch(1, A), actor="test")
+    await network.logs[A].propose(AnnounceHead(1, "10.0.0.1:1"), actor="test")
+    running = asyncio.create_task(keeper.run())
+    try:
+        await asyncio.sleep(0)  # the keeper gets to see the first epoch
+        await network.logs[A].propose(BeginEpoch(2, B), actor="test")
+        await eventually(lambda: network.logs[B].state.epoch.address == "inline")
+        assert keeper.ray_epoch == 2
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await keeper.stop()
+        await supervisor.stop()
+
+
+async def test_a_head_that_does_not_start_is_tried_again_later_and_later(supervisor: Supervisor) -> None:
+    network = await _network()
+    engine = BrokenEngine()
+    keeper = _keeper(network.logs[A], engine, supervisor)
+    running = asyncio.create_task(keeper.run())
+    try:
+        await eventually(lambda: engine.starts == 2)
+        assert network.logs[A].state.epoch.address == ""
+        assert keeper.ray_epoch == 0
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await supervisor.stop()
+
+
+async def test_a_draining_node_ends_its_share(supervisor: Supervisor) -> None:
+    network = await _network()
+    engine = InlineEngine()
+    keeper = _keeper(network.logs[B], engine, supervisor)
+    await network.logs[A].propose(BeginEpoch(1, B), actor="test")
+    running = asyncio.create_task(keeper.run())
+    try:
+        await eventually(lambda: keeper.ray_epoch == 1)
+        await network.logs[A].propose(SetMemberStatus(B, DRAINING), actor="test")
+        await eventually(lambda: keeper.ray_epoch == 0)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await keeper.stop()
+        await supervisor.stop()
