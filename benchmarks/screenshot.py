@@ -4,6 +4,7 @@ python -m benchmarks.screenshot docs/tui.svg
 """
 
 import asyncio
+import re
 import sys
 import tempfile
 import threading
@@ -46,7 +47,12 @@ async def _draw(flock: Flock, out: Path) -> None:
     app = ParvadaApp(TopOptions(urls=tuple(node.url for node in flock.nodes), token=None, interval=1.0))
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(25.0)  # long enough for the curves to have a shape
-        await asyncio.to_thread(out.write_text, app.export_screenshot(title="parvada top"))
+        await asyncio.to_thread(out.write_text, _self_contained(app.export_screenshot(title="parvada top")))
+
+
+def _self_contained(svg: str) -> str:
+    """Without the fonts that Textual would have the reader's browser fetch."""
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code", "monospace")
 
 
 if __name__ == "__main__":
