@@ -77,6 +77,8 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (Unauthenticated, 401, "unauthenticated"),
     (TimeoutError, 503, "timeout"),
     (web.RequestPayloadError, 400, "malformed"),
+    # Of a body nested too deeply to decode, or to pass on to the workshop.
+    (RecursionError, 400, "malformed"),
 )
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -104,8 +104,6 @@ async def body(request: web.Request, form: type[T]) -> T:
         raise Refusal(400, "invalid", _explain(str(error), form), _details(str(error), raw)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "malformed", f"the body is not JSON: {error}") from error
-    except RecursionError as error:
-        raise Refusal(400, "malformed", "the body is nested too deeply") from error
 
 
 def _explain(message: str, form: object) -> str:

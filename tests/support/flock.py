@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,20 @@ class LocalNode:
 class Flock(ClusterUnderTest):
     """`parvada up` with its nodes."""
 
-    def __init__(self, data: Path, nodes: int = 3, *, ray: bool = False, restart: bool = True, port: int = 0) -> None:
+    def __init__(
+        self,
+        data: Path,
+        nodes: int = 3,
+        *,
+        ray: bool = False,
+        restart: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.data = data
+        self._environment = {**os.environ, **(environment or {})}
         self.count = nodes
         self._restart = restart
-        self.port = port or _free_range(nodes)
+        self.port = _free_range(nodes)
         self._options = ["--nodes", str(nodes), "--port", str(self.port), "--data", str(data)]
         self._options += [] if ray else ["--no-ray"]
         self._options += [] if restart else ["--no-restart"]
@@ -98,6 +107,7 @@ class Flock(ClusterUnderTest):
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                env=self._environment,
             )
         wait_for("up.json to list every node", lambda: len(self.pids()) == self.count, 20)
         shown = subprocess.run(
@@ -125,9 +135,16 @@ class Flock(ClusterUnderTest):
 
 
 @contextlib.contextmanager
-def running(data: Path, nodes: int = 3, *, ray: bool = False, restart: bool = True) -> Iterator[Flock]:
+def running(
+    data: Path,
+    nodes: int = 3,
+    *,
+    ray: bool = False,
+    restart: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Flock]:
     """A flock that is ready: every node a member, the voters in place."""
-    flock = Flock(data, nodes, ray=ray, restart=restart)
+    flock = Flock(data, nodes, ray=ray, restart=restart, environment=environment)
     try:
         flock.start()
         flock.wait_ready()

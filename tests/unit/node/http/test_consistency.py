@@ -4,6 +4,7 @@ import asyncio
 import functools
 import string
 
+import msgspec
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -176,6 +177,28 @@ async def test_no_input_is_our_error(
         assert response.status < 500, await response.text()
         if response.status >= 400:
             assert (await response.json())["code"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "header", "status"),
+    [
+        ("GET", "/v1/events", "Last-Event-ID", 400),
+        ("GET", "/v1/cluster", "Authorization: Bearer x", 401),
+        ("POST", "/v1/nodes/none/drain", "Authorization: Bearer pvd_admin\r\nIdempotency-Key", 404),
+        ("DELETE", "/v1/tokens/none", "Authorization: Bearer pvd_admin\r\nIdempotency-Key", 404),
+    ],
+)
+async def test_headers_that_are_no_text(api: World, method: str, path: str, header: str, status: int) -> None:
+    """Bytes that are not UTF-8, which a client of a decent library cannot send."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    separator = "" if "Bearer x" in header else ": "
+    lines = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}{separator}"
+    writer.write(lines.encode() + b"\xff\xfe\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status, answer
+    assert msgspec.json.decode(body)["code"]
 
 
 async def test_a_rejected_command_is_a_conflict_and_changes_nothing(api: World) -> None:

@@ -164,7 +164,7 @@ BAD: list[tuple[str, bytes | str, str, int, str, str]] = [
         "",
         422,
         "not_a_table",
-        "",
+        "more than twice",
     ),
     ("bad-jsonl", '{"x":1,"y":"a"}\n{"x":\n', "", 422, "not_a_table", "line 2"),
     ("task", CSV, "?task=clasification", 400, "unknown_task", ""),

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from consensus.feed import Feed
+from consensus.ports import Resync
 from node.http import events
 from tests.unit.node.http.facts import dataset, run, submit
 from tests.unit.node.http.world import World
@@ -122,6 +123,31 @@ async def test_a_reader_that_was_away_too_long_is_told(api: World, monkeypatch: 
         assert (await late.frame())["event"] == "dataset.added"
     async with stream(api, f"?since={index - 1}&kind=job.") as filtered:
         assert (await filtered.frame())["event"] == "resync"
+
+
+async def test_a_reader_that_was_too_slow_gets_what_the_ring_remembers_once(api: World) -> None:
+    start = api.state.index
+    await dataset(api, "slow-1")
+    async with stream(api, f"?since={start}") as slow:
+        assert msgspec.json.decode((await slow.frame())["data"])["subject"] == "slow-1"
+        # Its queue ran over: what was in it is gone, and one `Resync` is there instead.
+        feed = api.log._feed
+        for subscription in list(feed._subscriptions):
+            subscription.offer(Resync(api.state))
+        await dataset(api, "slow-2")
+        for subscription in list(feed._subscriptions):
+            subscription.offer(Resync(api.state))
+        await dataset(api, "slow-3")
+        subjects = [msgspec.json.decode((await slow.frame())["data"])["subject"] for _ in range(2)]
+        assert subjects == ["slow-2", "slow-3"]
+
+
+async def test_a_reader_that_is_ahead_of_this_node_hears_nothing_twice(api: World) -> None:
+    """It comes from a node that had applied more."""
+    async with stream(api, f"?since={api.state.index + 1}") as ahead:
+        await dataset(api, "seen-elsewhere")
+        await dataset(api, "new")
+        assert msgspec.json.decode((await ahead.frame())["data"])["subject"] == "new"
 
 
 async def test_a_quiet_stream_is_kept_alive(api: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,15 @@ async def test_a_body_that_is_no_json(api: World, body: bytes) -> None:
     assert api.trace() == before
 
 
+@pytest.mark.parametrize("depth", [200, 400, 600, 800, 900, 950, 990, 1500, 100_000])
+async def test_a_body_nested_too_deeply(api: World, depth: int) -> None:
+    before = api.trace()
+    value = b'{"C": %b1%b}' % (b"[" * depth, b"]" * depth)
+    body = b'{"datasets": ["data"], "models": [{"estimator": "LogisticRegression", "params": %b}]}' % value
+    assert (await api.call("POST", "/v1/jobs", data=body)).problem[0] == 400
+    assert api.trace() == before
+
+
 async def test_a_body_beyond_the_limit(api: World) -> None:
     body = b'{"datasets": ["%b"]}' % (b"x" * (4 * 1024 * 1024))
     async with api.session.post(
