@@ -111,7 +111,7 @@ def failover() -> None:
 
 
 def head() -> None:
-    spec = {"datasets": ["wine"], "seed": 1, "cv": {"folds": 5, "repeats": 20}, "publish": {"when": "never"}}
+    spec = {"datasets": ["wine"], "seed": 1, "cv": {"folds": 5, "repeats": 10}, "publish": {"when": "never"}}
     resumed = []
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=True) as flock:
         flock.push(flock.nodes[0], "wine", wine_csv(), "?target=cultivar")

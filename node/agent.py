@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 
 import parvada
@@ -18,7 +19,7 @@ from node.children import Supervisor
 from node.config import Config
 from node.gate import NodeGate
 from node.greeter import Greeter
-from node.joining import ClusterRecord, Joiner
+from node.joining import ClusterRecord, Joiner, note_log, require_log
 from node.leadership import Leadership
 from node.membership import Membership
 from node.net import own_address
@@ -42,6 +43,8 @@ def main() -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit code."""
     config = configuration.load(os.environ)
     logs.configure(config.logging.format, config.logging.level)
+    # The log's thread must not wait long for the interpreter when the main loop is busy (default: 5 ms a turn).
+    sys.setswitchinterval(0.001)
     slot = claim(config.storage.data, config.storage.slot)
     try:
         return asyncio.run(Agent(config, slot).run())
@@ -126,8 +129,10 @@ class Agent:
         joiner = Joiner(self._me, self._config, self._slot.path, self._greeter, self._client, self._gate.heard)
         record = await joiner.settle()
         # The log: from here on we are part of the cluster.
+        require_log(self._slot.path)
         log = self._make_log(record)
         await log.start()
+        note_log(self._slot.path)
         self._log = log
         membership = Membership(log, self._limits())
         self._gate.belongs(record, log, membership)

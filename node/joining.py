@@ -18,6 +18,8 @@ from node.greeter import Greeter
 from node.peers import Grant, PeerClient, PeerError
 from node.slot import GenesisRecord, claim_genesis, read_genesis
 
+LOG_BEGUN = "raft.begun"
+"""A file in the slot: a Raft log has been started here."""
 LOOK_SECONDS = 1.0
 """Before a shared volume is asked to arbitrate, a cluster that exists already gets this long to be seen."""
 
@@ -40,6 +42,26 @@ class ClusterRecord(msgspec.Struct, frozen=True):
 def read_record(slot: Path) -> ClusterRecord | None:
     path = slot / "cluster.json"
     return msgspec.json.decode(path.read_bytes(), type=ClusterRecord) if path.exists() else None
+
+
+def require_log(slot: Path) -> None:
+    """A node that had a log and has lost it has forgotten how it voted: it must not vote again under its old id, nor
+    form its cluster a second time. Call before the log is started, `note_log` after.
+
+    Raises:
+        CannotStart: says how to come back as a new node.
+    """
+    if (slot / LOG_BEGUN).exists() and not (slot / "raft" / "journal").exists():
+        raise CannotStart(
+            f"the Raft journal of {slot} is gone: restore it, or move the slot's folder away, and the node comes back "
+            "as a new one"
+        )
+
+
+def note_log(slot: Path) -> None:
+    """From here on the log has promised things."""
+    if not (slot / LOG_BEGUN).exists():
+        write_atomically(slot / LOG_BEGUN, b"")
 
 
 class Joiner:

@@ -22,7 +22,7 @@ def bearer(header: str | None) -> str | None:
 
 def role_of(view: ServingView, token: str) -> str | None:
     """Compared by hash, so that the time of the comparison tells nothing about the token."""
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
     return next((known.role for known in view.tokens if known.sha256 == digest), None)
 
 

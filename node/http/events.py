@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncGenerator, Callable
 
@@ -42,10 +43,11 @@ async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.S
     )
     async with contextlib.aclosing(_events(log, since)) as events:
         await response.prepare(request)
-        async for event in events:
-            if event is not None and (event.kind == RESYNC or wanted(event)):
-                await response.write(_line(event) if lines else _sse(event))
-            elif event is None and not lines:
+        async for group in events:
+            shown = [event for event in group if event.kind == RESYNC or wanted(event)]
+            if shown:
+                await response.write(b"".join(map(_line if lines else _sse, shown)))
+            elif not group and not lines:
                 await response.write(b": alive\n\n")
             if request.transport is None or request.transport.is_closing():
                 break
@@ -62,21 +64,23 @@ def _since(request: web.Request) -> int | None:
     return number
 
 
-async def _events(log: Log, since: int | None) -> AsyncGenerator[Event | None, None]:
-    """Each event once, in order; None when nothing has happened for a while."""
+async def _events(log: Log, since: int | None) -> AsyncGenerator[tuple[Event, ...], None]:
+    """Each event once, in order; nothing when nothing has happened for a while. Events of one index come together, to
+    be written at once: a reader cut off between them would resume after that index, and never see the rest."""
     feed = log.subscribe()
     reached = log.state.index if since is None else since
     while True:
         try:
             item = await asyncio.wait_for(anext(feed), KEEPALIVE_SECONDS)
         except TimeoutError:
-            yield None
+            yield ()
             continue
         except StopAsyncIteration:
             return
-        for event in _missed(log, item, reached) if isinstance(item, Resync) else item.events:
-            if event.index > reached:
-                yield event
+        events = _missed(log, item, reached) if isinstance(item, Resync) else item.events
+        for index, group in itertools.groupby(events, key=lambda event: event.index):
+            if index > reached:
+                yield tuple(group)
         reached = max(reached, item.state.index)
 
 

@@ -46,9 +46,7 @@ class Cluster:
 
     def make(self, name: str) -> RaftLog:
         mine = self.identities[name]
-        config = RaftConfig(
-            mine.id, CLUSTER, self.genesis, self._folder / name, "127.0.0.1", 0, compaction=self._rule
-        )
+        config = RaftConfig(mine.id, CLUSTER, self.genesis, self._folder / name, "127.0.0.1", 0, compaction=self._rule)
         return RaftLog(
             config, mine.server_context(), mine.client_context(), mine.identify, ClusterState(), self.crashes.append
         )

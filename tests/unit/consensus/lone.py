@@ -10,7 +10,9 @@ from consensus.journal import Journal
 from consensus.pump import Pump
 from consensus.snapshot import Background, SnapshotStore
 from consensus.wire import AppendEntries, Message, PreVote, PreVoteGranted, RequestVote, VoteGranted
-from tests.unit.consensus.simulation import Clock, Finished, Registry, SimDisk
+from tests.unit.consensus.registry import Finished, Registry
+from tests.unit.consensus.simdisk import SimDisk
+from tests.unit.consensus.simulation import Clock
 
 PUT = b"\x00"
 

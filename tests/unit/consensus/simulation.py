@@ -9,22 +9,16 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import msgspec
 from pysyncobj import syncobj
 
 from consensus import replication
 from consensus.compaction import CompactionRule
 from consensus.configuration import VoterChange
-from consensus.disk import Corrupt
-from consensus.engine import REGULAR, Timers
-from consensus.hardened import HardenedRaft
-from consensus.journal import Journal
 from consensus.ports import MembershipRefused
-from consensus.pump import Pump
-from consensus.snapshot import SnapshotStore
 from consensus.wire import FrameCodec, FrameReader, Message
+from tests.unit.consensus.simdisk import Crash, SimDisk
+from tests.unit.consensus.simserver import Server
 
-TIMERS = Timers()
 _FRAMES = FrameCodec("simulated")
 
 
@@ -49,188 +43,8 @@ def virtual_time() -> Iterator[Clock]:
         syncobj.monotonicTime, replication.BATCH_BYTES = real, batch
 
 
-class Crash(Exception):
-    """The process died in the middle of a disk operation."""
-
-
-class SimDisk:
-    """A `Disk` in memory that knows what was synced. `crash_after` counts operations until it raises `Crash`."""
-
-    def __init__(self, rng: random.Random | None = None) -> None:
-        self.files: dict[str, bytearray] = {}
-        self.durable: dict[str, bytes] = {}
-        self.unsynced: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
-        self.crash_after: int | None = None
-        self.full: OSError | None = None
-        self._rng = rng or random.Random(0)
-
-    def _operation(self) -> None:
-        if self.crash_after is not None:
-            if self.crash_after == 0:
-                raise Crash
-            self.crash_after -= 1
-
-    def _space(self) -> None:
-        if self.full is not None:
-            raise self.full
-
-    def read(self, name: str) -> bytes | None:
-        return bytes(self.files[name]) if name in self.files else None
-
-    def write_at(self, name: str, offset: int, data: bytes) -> None:
-        self._operation()
-        self._space()
-        content = self.files[name]
-        content[offset : offset + len(data)] = data
-        self.unsynced[name].append((offset, bytes(data)))
-
-    def sync(self, name: str) -> None:
-        self._operation()
-        self.durable[name] = bytes(self.files[name])
-        self.unsynced[name].clear()
-
-    def truncate(self, name: str, size: int) -> None:
-        self._operation()
-        del self.files[name][size:]
-        self.durable[name] = self.durable.get(name, b"")[:size]
-        self.unsynced[name].clear()
-
-    def prepare(self, temporary: str, data: bytes) -> None:
-        self._operation()
-        self._space()
-        self.files[temporary] = bytearray(data)
-        self.durable[temporary] = data
-
-    def commit(self, temporary: str, name: str) -> None:
-        self._operation()
-        self.files[name] = self.files.pop(temporary)
-        self.durable[name] = self.durable.pop(temporary)
-        self.unsynced[name].clear()
-
-    def discard(self, name: str) -> None:
-        self.files.pop(name, None)
-        self.durable.pop(name, None)
-
-    def close(self) -> None:
-        pass
-
-    def power_loss(self) -> None:
-        """Back to what was synced, plus some of the later writes in order, the last one perhaps torn."""
-        survivors = {}
-        for name, durable in self.durable.items():
-            content, writes = bytearray(durable), self.unsynced[name]
-            kept = self._rng.randint(0, len(writes))
-            for number, (offset, data) in enumerate(writes[:kept], 1):
-                torn = number == kept and self._rng.random() < 0.5
-                part = data[: self._rng.randint(0, len(data))] if torn else data
-                content[offset : offset + len(part)] = part
-            survivors[name] = content
-        self.files = survivors
-        self.durable = {name: bytes(content) for name, content in survivors.items()}
-        self.unsynced.clear()
-
-
-class Registry:
-    """The state machine: remembers the index at which each key came first. A repeated key changes nothing."""
-
-    def __init__(self, on_apply: Callable[[int, bytes], None] = lambda index, command: None) -> None:
-        self.keys: dict[str, int] = {}
-        self._on_apply = on_apply
-
-    def apply(self, index: int, command: bytes) -> None:
-        self._on_apply(index, command)
-        self.keys.setdefault(command.split(b" ", 1)[0].decode(), index)
-
-    def freeze(self) -> Callable[[], bytes]:
-        keys = dict(self.keys)
-        return lambda: msgspec.msgpack.encode(keys)
-
-    def decode(self, state: bytes) -> Callable[[int], None]:
-        try:
-            keys = msgspec.msgpack.decode(state, type=dict[str, int])
-        except msgspec.MsgspecError as error:
-            raise Corrupt(str(error)) from error
-
-        def restore(index: int) -> None:
-            self.keys = keys
-
-        return restore
-
-
-class Finished:
-    """A background run that was done at once."""
-
-    def __init__(self, run: Callable[[], bytes]) -> None:
-        self._result: bytes | OSError
-        try:
-            self._result = run()
-        except OSError as error:
-            self._result = error
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> bytes:
-        if isinstance(self._result, OSError):
-            raise self._result
-        return self._result
-
-
 class Violation(Exception):
     """A promise of the log was broken."""
-
-
-class Server:
-    """One running node."""
-
-    def __init__(self, world: "World", me: str, disk: SimDisk) -> None:
-        self.me, self.world = me, world
-        self.outbox: list[tuple[str, Message]] = []
-        self.waiting: dict[str, float] = {}
-        self.machine = Registry(lambda index, command: world.on_apply(me, index, command))
-        self.journal = Journal(disk)
-        self.core = HardenedRaft(
-            me,
-            world.genesis,
-            journal=self.journal,
-            store=SnapshotStore(disk),
-            machine=self.machine,
-            network=self,
-            background=Finished,
-            timers=TIMERS,
-            rule=world.rule,
-            rng=world.rng,
-        )
-        self.pump = Pump(self.core, self.journal, self)
-
-    def send(self, peer: str, message: Message) -> bool:
-        if not self.world.is_linked(self.me, peer):
-            return False
-        self.outbox.append((peer, message))
-        return True
-
-    def backlog(self, peer: str) -> int:
-        return 0
-
-    def flush(self) -> None:
-        for peer, message in self.outbox:
-            self.world.deliver_later(self.me, peer, message)
-        self.outbox.clear()
-
-    def drop(self) -> None:
-        self.outbox.clear()
-
-    def turn(self) -> None:
-        """What the log's thread does: repeat what is unanswered, pump, acknowledge."""
-        now = self.world.clock.now
-        for key, due in self.waiting.items():
-            if due <= now:
-                self.waiting[key] = now + 0.5
-                self.core.submit(self.world.payload[key])
-        self.pump.turn()
-        for key in [key for key in self.waiting if key in self.machine.keys]:
-            del self.waiting[key]
-            self.world.acknowledged.add(key)
 
 
 class World:
@@ -472,6 +286,3 @@ class World:
             return False
         at = leader.core.last_index
         return all(s.core.applied_index == at and s.core.leader is not None for s in self.servers.values())
-
-
-__all__ = ["REGULAR", "Clock", "Crash", "SimDisk", "Violation", "World", "virtual_time"]

@@ -42,7 +42,7 @@ async def test_a_waiting_reader_is_woken() -> None:
     feed = Feed(ClusterState())
     reader = feed.subscribe()
     await anext(reader)
-    waiting = asyncio.create_task(anext(reader))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(anext(reader))
     await asyncio.sleep(0)
     feed.publish(batch(1))
     assert (await asyncio.wait_for(waiting, 1)).state.index == 1

@@ -13,7 +13,8 @@ from consensus.engine import EngineBase
 from consensus.matching import Diverged, Matcher
 from consensus.snapshot import Snapshot
 from consensus.wire import AppendEntries
-from tests.unit.consensus.simulation import SimDisk, Violation, World, virtual_time
+from tests.unit.consensus.simdisk import SimDisk
+from tests.unit.consensus.simulation import Violation, World, virtual_time
 
 SHORT_LOG = CompactionRule(entries=40, trailing_entries=3)
 
@@ -100,6 +101,10 @@ def test_the_simulator_notices_a_missing_rule(
     break_a_rule: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_a_rule(monkeypatch)
-    with pytest.raises((Violation, Diverged, IndexError)):
+
+    def search() -> None:
         for seed in range(60):
             simulate(seed, steps=1200)
+
+    with pytest.raises((Violation, Diverged, IndexError)):
+        search()

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from consensus.disk import Corrupt, LocalDisk
 from consensus.journal import FILE, NEW_FILE, Journal, JournalWriteFailed, LogEntry
-from tests.unit.consensus.simulation import Crash, SimDisk
+from tests.unit.consensus.simdisk import Crash, SimDisk
 
 
 def filled(disk: SimDisk | LocalDisk, count: int = 5) -> Journal:
@@ -21,6 +22,13 @@ def filled(disk: SimDisk | LocalDisk, count: int = 5) -> Journal:
         journal.add(f"command {index}".encode(), index, 3)
         journal.sync()
     return journal
+
+
+def fill(path: Path) -> None:
+    """Write until the filesystem is full. Raises OSError."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"f" * 4096)
 
 
 def entries(journal: Journal) -> list[LogEntry]:
@@ -141,7 +149,10 @@ def test_a_crash_at_any_point_of_a_compaction_loses_nothing() -> None:
     pytest.fail("the compaction never got to its end")
 
 
-@given(seed=st.integers(0, 2**32), script=st.lists(st.sampled_from(["add", "cut", "vote", "sync", "rebase", "compact"]), max_size=40))
+STEPS = ["add", "cut", "vote", "sync", "rebase", "compact"]
+
+
+@given(seed=st.integers(0, 2**32), script=st.lists(st.sampled_from(STEPS), max_size=40))
 @settings(deadline=None, max_examples=150)
 def test_after_any_power_loss_the_log_is_at_least_what_was_synced(seed: int, script: list[str]) -> None:
     disk = SimDisk(random.Random(seed))
@@ -222,17 +233,14 @@ def test_a_compaction_on_a_full_disk_changes_nothing() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_a_really_full_filesystem(tmp_path: Path) -> None:
-    import subprocess
-
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=False)
     if mounted.returncode:
         pytest.skip("this container may not mount")
     try:
         journal = filled(LocalDisk(tmp_path), 2)
         filler = tmp_path / "filler"
-        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"f" * 4096)
+        with pytest.raises(OSError, match="No space"):
+            fill(filler)
         journal.add(b"c" * 20_000, 3, 3)
         with pytest.raises(JournalWriteFailed):
             journal.sync()

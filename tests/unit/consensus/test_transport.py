@@ -18,7 +18,7 @@ from consensus.acceptor import HandshakeLimits
 from consensus.ports import PeerAddress
 from consensus.state import NodeId
 from consensus.transport import MtlsTransport, TransportEvents
-from consensus.wire import FrameCodec, HigherTerm, Message
+from consensus.wire import FrameCodec, HigherTerm, Message, Propose
 from node.pki import Identity, NodeKey
 from tests.unit.consensus.fabric import AUTHORITY, CLUSTER, STRANGERS, eventually, identity
 
@@ -268,8 +268,6 @@ async def test_a_peer_that_reads_nothing_loses_its_connection(monkeypatch: pytes
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(FrameCodec(CLUSTER).encode(HigherTerm(1)))
         await eventually("the peer", lambda: node.up == {deaf.id})
-        from consensus.wire import Propose
-
         for _ in range(200):
             node.say(deaf.id, Propose(b"\0" * 500_000))
             await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -63,11 +64,8 @@ def test_messages_survive_any_cutting_of_the_stream(sent: list[Message], cuts: l
 @given(garbage=st.binary(max_size=300))
 @settings(deadline=None)
 def test_garbage_is_refused_and_never_crashes(garbage: bytes) -> None:
-    reader = FrameReader(CODEC)
-    try:
-        assert reader.feed(garbage) == [] or garbage[4:21] == CODEC.encode(HigherTerm(1))[4:21]
-    except BadFrame:
-        pass
+    with suppress(BadFrame):
+        assert FrameReader(CODEC).feed(garbage) == [], "too short to tell is the only other answer"
 
 
 @given(message=messages, at=st.integers(0, 10**6), flip=st.integers(1, 255))

@@ -107,6 +107,20 @@ async def test_events_of_one_kind_and_of_one_job(api: World) -> None:
         assert await one.kinds(1) == ["job.ended"]
 
 
+async def test_events_of_one_index_arrive_together(api: World) -> None:
+    """The last unit's end is the job's end: a reader that had only the first would resume after both."""
+    start = api.state.index
+    await dataset(api, "together")
+    job = await submit(api, "together")
+    await run(api, job)
+    async with api.session.get(f"{api.url}/v1/events?since={start}") as response:
+        async with asyncio.timeout(10):
+            async for chunk, _ in response.content.iter_chunks():
+                if b"job.unit_finished" in chunk:
+                    assert b"event: job.ended" in chunk
+                    break
+
+
 async def test_a_reader_that_was_away_too_long_is_told(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await dataset(api, "before")
     forgetful = Feed(api.state, recent_events=1)
