@@ -1,8 +1,10 @@
 """PySyncObj 0.3.17 as a base class: checked to be the release that was studied, with pickle locked out, and
 with those of its private attributes that `hardened` works on under readable, typed names."""
 
+import _socket
 import hashlib
 import random
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast, overload
@@ -62,6 +64,11 @@ def check_engine() -> None:
             f"pysyncobj/syncobj.py has SHA-256 {digest}, expected {SYNCOBJ_SHA256} (pysyncobj 0.3.17): "
             "its private methods are overridden, so no other release is safe. Install pysyncobj==0.3.17."
         )
+
+
+# Importing pysyncobj 0.3.17 puts a function that only works on Windows in the place of this one (win_inet_pton.py,
+# last line), for the whole process: IPv6 addresses could not be written any more.
+socket.inet_ntop = _socket.inet_ntop
 
 
 def now() -> float:
