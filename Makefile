@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := check
-.PHONY: check test lint types arrows unit format lock image clean
+.PHONY: check test lint types arrows unit fuzz scale format lock image clean
 
 # The virtual environment, exactly as locked, with the project itself installed in place.
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
@@ -33,6 +33,15 @@ unit: $(VENV)/.ready
 ## every test that this machine can run: real processes, real Ray, and Docker where there is one
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+## parsers under hostile input, FUZZ times as long as in a usual run
+FUZZ ?= 50
+fuzz: $(VENV)/.ready
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/unit/fuzz -q --timeout=3600 $(PYTEST_ARGS)
+
+## figures of the control plane with up to 30 nodes; wants a quiet machine
+scale: $(VENV)/.ready
+	for what in formation idle writes growth restart election; do $(BIN)/python -m benchmarks.scale $$what || exit 1; done
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

@@ -81,6 +81,8 @@ class EngineRoom:
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def run() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return  # whoever asked has gone; to answer would be an error, and an error in here ends the log
             try:
                 answer.set_result(function())
             except Exception as error:

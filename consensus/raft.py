@@ -202,8 +202,11 @@ class RaftLog:
     async def _ask(self, function: Callable[[], T], timeout: float) -> T:
         if not self._running:
             raise MembershipRefused("the log is not running")
-        async with asyncio.timeout(timeout):
-            return await asyncio.wrap_future(self._room.ask(function))
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(self._room.ask(function))
+        except TimeoutError:
+            raise NoQuorum(f"the log was too busy to answer within {timeout} s") from None
 
     # ------------------------------------------------------------ peers
     def set_peers(self, peers: Mapping[NodeId, PeerAddress]) -> None:

@@ -171,7 +171,9 @@ class Replicator:
         transfer = self._transfers.get(node)
         if transfer is None or reply.index != transfer.index:
             return
-        lost = reply.offset < transfer.confirmed
+        # A heartbeat sent behind the chunk in flight is answered by asking for that chunk: a full disk did not take it.
+        not_taken = reply.offset == reply.answered == transfer.confirmed
+        lost = reply.offset < transfer.confirmed or not_taken
         if lost or transfer.sent in (reply.offset, reply.answered):
             transfer.confirmed = transfer.sent = min(reply.offset, len(transfer.raw))
             if transfer.confirmed < len(transfer.raw):

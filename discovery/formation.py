@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from discovery.peer import Peer
+from discovery.promises import quorum_of
 
 RECHECK_SECONDS = 0.5
 """How long to wait where nothing says for how long: peers and the volume are looked at again then."""
@@ -37,6 +38,8 @@ class FormationView(msgspec.Struct, frozen=True):
     expect: int
     quiet: float
     quiet_needed: float
+    named: str = ""
+    """The node that this one has promised, durably, to take for the one that forms (rule 2); empty if none."""
 
 
 class How(StrEnum):
@@ -67,13 +70,18 @@ class Form(msgspec.Struct, frozen=True):
     how: How
 
 
+class Propose(msgspec.Struct, frozen=True):
+    """Ask the blank peers in sight for their promises: form if a majority of N decides for this node, else wait for the
+    one that it decides for."""
+
+
 class Refuse(msgspec.Struct, frozen=True):
     """Nothing that this node can do alone is safe: an operator must act."""
 
     reason: str
 
 
-Decision = Resume | Join | Wait | Form | Refuse
+Decision = Resume | Join | Wait | Form | Propose | Refuse
 
 
 def decide(view: FormationView) -> Decision:
@@ -114,19 +122,25 @@ def _by_volume(me: str, genesis: Genesis) -> Form | Wait:
     )
 
 
-def _by_number(view: FormationView) -> Form | Refuse:
-    """Rule 2. Only 1 so far: a majority of more needs durable promises between the nodes."""
-    if view.expect != 1:
+def _by_number(view: FormationView) -> Form | Propose | Wait | Refuse:
+    """Rule 2. Any two majorities of N have a node in common, whose promise is durable: so one node forms at most."""
+    blank = len(view.peers) + 1
+    if blank > view.expect:
         return Refuse(
-            f"PARVADA_EXPECT above 1 is not supported yet (it is {view.expect}): let the nodes share one data volume, "
-            "or start one node alone with PARVADA_EXPECT=1 and then the others, which join it"
+            f"PARVADA_EXPECT is {view.expect}, but {blank} new nodes are in sight with this one, so two groups could "
+            f"each hold a majority: give all PARVADA_EXPECT={blank}, or start the rest once the cluster is formed"
         )
-    if view.peers:
-        return Refuse(
-            f"PARVADA_EXPECT is 1, but {len(view.peers)} more new nodes are in sight, the first is {view.peers[0].id}: "
-            "start one node alone with it and then the others, which join it"
+    if view.expect == 1:
+        return Form(How.EXPECTED)
+    if blank < quorum_of(view.expect):
+        return Wait(
+            RECHECK_SECONDS, f"{blank} of {view.expect} expected nodes in sight, {quorum_of(view.expect)} are needed"
         )
-    return Form(How.EXPECTED)
+    # The lowest proposes, to be alone at it; so does a node that was named before it could form, e.g. by a crash.
+    lowest = min((peer.id for peer in view.peers), default=view.me)
+    if view.me < lowest or view.named == view.me:
+        return Propose()
+    return Wait(RECHECK_SECONDS, f"node {lowest} has the lowest id in sight and asks for the promises to form")
 
 
 def _by_quiet(view: FormationView) -> Form | Wait:

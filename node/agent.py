@@ -27,7 +27,9 @@ from node.peer_api import PeerApi
 from node.peer_table import PeerTable
 from node.peers import PeerClient
 from node.pki import Authority, Identity, NodeKey, load_secret
+from node.promises import Promises
 from node.registration import Registration, say_goodbye
+from node.removal import EXIT_REMOVED, Removal
 from node.services import Foundation, Services
 from node.slot import Slot, claim
 from node.tasks import Tasks
@@ -80,15 +82,25 @@ class Agent:
         # How peers are found and reached.
         blank = self._blank()
         self._table = PeerTable(self._identity.id)
+        self._removal = Removal(self._identity.id, slot.path, self._stop.set)
         self._client = PeerClient(self._identity, self._table)
         self._gate = NodeGate(blank, self._table, self._update_peers)
         self._leadership = Leadership(self._client)
-        routes = [self._leadership.route()]
+        self._promises = Promises(
+            self._identity.id, slot.path, config.cluster.expect, config.cluster.name, self._client
+        )
+        routes = [self._leadership.route(), self._promises.route()]
         self._peer_api = PeerApi(self._identity, self._table, self._blobs, self._gate, routes)
         self._mdns = self._make_mdns(blank)
         self._watcher = Watcher(self._sources())
         self._greeter = Greeter(
-            self._client, self._table, self._watcher, self._gate.hello, self._connected, self._update_peers
+            self._client,
+            self._table,
+            self._watcher,
+            self._gate.hello,
+            self._connected,
+            self._update_peers,
+            self._removal.of_this_node,
         )
 
     @property
@@ -117,7 +129,7 @@ class Agent:
         starting.cancel()
         stopping.cancel()
         await self._shut_down(services)
-        return 1 if self._failed else 0
+        return EXIT_REMOVED if self._removal.happened else 1 if self._failed else 0
 
     async def _start(self) -> Services:
         await asyncio.to_thread(self._blobs.open)
@@ -126,7 +138,9 @@ class Agent:
         await self._watcher.start()
         self._tasks.start(self._greeter.run(), "greeter")
         self._tasks.start(self._keep_certificate(), "certificate")
-        joiner = Joiner(self._me, self._config, self._slot.path, self._greeter, self._client, self._gate.heard)
+        joiner = Joiner(
+            self._me, self._config, self._slot.path, self._greeter, self._client, self._gate.heard, self._promises
+        )
         record = await joiner.settle()
         # The log: from here on we are part of the cluster.
         require_log(self._slot.path)
@@ -153,7 +167,7 @@ class Agent:
             self._registration.cancel()  # a node that says goodbye must not register itself again
         if services is not None:
             await services.stop_work()
-            if not self._failed and self._log is not None:
+            if not self._failed and not self._removal.happened and self._log is not None:
                 await say_goodbye(self._log, self._gate, self._client)
         await self._watcher.stop()
         # Children before what they call; the fronts finish the requests they have.
@@ -231,6 +245,7 @@ class Agent:
             admin_token=self._admin_token,
             address=self._address,
             leadership=self._leadership,
+            split=lambda: self._gate.split(self._greeter.met.values()),
         )
 
     # ---------------------------------------------------------------- peers
@@ -252,6 +267,7 @@ class Agent:
                 members = item.state.members
                 self._table.follow(item.state, self._fingerprint)
                 self._update_peers()
+            await self._removal.follow(item.state, log, self._peer_api, self._client)
 
     async def _keep_certificate(self) -> None:
         while True:

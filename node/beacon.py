@@ -56,7 +56,7 @@ def decode_all(beacons: Mapping[NodeId, Beacon]) -> dict[NodeId, NodeBeacon]:
     for node, beacon in beacons.items():
         try:
             found[node] = msgspec.msgpack.decode(beacon.payload, type=NodeBeacon)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:  # MsgspecError is a ValueError
             log.debug("beacon.unreadable", node=node, reason=str(error))
     return found
 

@@ -82,7 +82,10 @@ class Supervisor:
     async def _start(
         self, argv: Sequence[str], env: Mapping[str, str], name: str, pipes: bool
     ) -> asyncio.subprocess.Process:
-        output = await asyncio.to_thread(open_log, self.log_path(name))
+        try:
+            output = await asyncio.to_thread(open_log, self.log_path(name))
+        except OSError as error:
+            raise ChildError(f"cannot start {name}: its log {self.log_path(name)}: {error}") from error
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,

@@ -5,6 +5,7 @@ error never passes for a default.
 """
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ class Storage(msgspec.Struct, frozen=True):
     """Whether the data folder is what all nodes of the cluster share, so that it may arbitrate who forms."""
     copies: int = 3
     """On how many nodes a blob is kept: two may be lost before the last copy is."""
+    scrub_hours: float = 24.0
+    """In how many hours every blob of this node is read again and compared with its digest; 0 = never."""
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -133,6 +136,7 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "SECRET_FILE": ("storage", "secret_file"),
     "SHARED": ("storage", "shared"),
     "COPIES": ("storage", "copies"),
+    "SCRUB_HOURS": ("storage", "scrub_hours"),
     "HOST": ("client", "host"),
     "PORT": ("client", "port"),
     "FRONTS": ("client", "fronts"),
@@ -170,6 +174,22 @@ _CONCERNS: dict[str, type[msgspec.Struct]] = {
     "cluster": Cluster,
     "training": Training,
     "logging": Logging,
+}
+
+# The least and the most that a number may be; what the fronts would refuse is refused here, once.
+_RANGES: dict[str, tuple[int, int | None]] = {
+    "COPIES": (1, None),
+    "SCRUB_HOURS": (0, None),
+    "FRONTS": (0, None),
+    "MAX_UPLOAD_MB": (1, None),
+    "MAX_PREDICT_MB": (1, 4096),
+    "MAX_PREDICT_VALUES": (1, 10**9),
+    "EXPECT": (0, None),
+    "PROMOTE_AFTER_SECONDS": (0, None),
+    "QUIET_SECONDS": (0, None),
+    "AWAY_AFTER_SECONDS": (0, None),
+    "CPUS": (0, None),
+    "OBJECT_STORE_MB": (1, None),
 }
 
 _SWITCH = {"on": True, "off": False, "1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
@@ -235,7 +255,12 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{PREFIX}{variable}={port}: a port is a number from 1 to 65535")
     if config.cluster.max_voters < 1 or config.cluster.max_voters % 2 == 0:
         raise ConfigError(f"{PREFIX}MAX_VOTERS={config.cluster.max_voters}: give an odd number, e.g. 3 or 5")
-    if config.storage.copies < 1:
-        raise ConfigError(f"{PREFIX}COPIES={config.storage.copies}: give 1 or more")
+    for name, (least, most) in _RANGES.items():
+        concern, field = _VARIABLES[name]
+        value = getattr(getattr(config, concern), field)
+        # Not `value < least`: a NaN is no number to work with either.
+        if not least <= value <= (math.inf if most is None else most) or math.isinf(value):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise ConfigError(f"{PREFIX}{name}={value}: give {allowed}")
     if config.storage.slot is not None and config.storage.slot < 1:
         raise ConfigError(f"{PREFIX}SLOT={config.storage.slot}: slots count from 1")

@@ -13,7 +13,7 @@ from consensus.messages import AnnounceHead, BeginEpoch
 from consensus.ports import CommandRejected, Log, LogError, LogStatus
 from consensus.state import ClusterState, Epoch, MemberStatus, NodeId
 from node import logs
-from node.children import Child, Supervisor
+from node.children import Child, ChildError, Supervisor
 from node.engines import Engine
 from training.epoch import Announce, JoinHead, RayRole, StartHead, Stay, Stop, decide
 from training.ray_cluster import RayStartError
@@ -139,7 +139,7 @@ class EpochKeeper:
             return
         try:
             await self._carry_out(decision)
-        except RayStartError as error:
+        except (RayStartError, ChildError) as error:
             self._retreat()
             _log.error("ray.not_started", reason=str(error), retry_in=self._backoff)
         except LogError as error:

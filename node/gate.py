@@ -1,6 +1,7 @@
 """What this node answers its peers: who it is, whether they are members, whether they may join or stop."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 from consensus.messages import DropBlobs
 from consensus.ports import Log, LogError
@@ -11,6 +12,9 @@ from node.joining import ClusterRecord
 from node.membership import Membership
 from node.peer_table import PeerTable
 from node.peers import Grant
+
+SPLIT_SECONDS = 30.0
+"""A member of another cluster greets every 2 s while it is in reach; after this it counts as gone."""
 
 _log = logs.get("gate")
 
@@ -26,6 +30,7 @@ class NodeGate:
         self._log: Log | None = None
         self._membership: Membership | None = None
         self._heard: set[NodeId] = set()
+        self._split: dict[NodeId, tuple[str, float]] = {}
 
     def belongs(self, record: ClusterRecord, log: Log, membership: Membership) -> None:
         """This node is part of a cluster from now on."""
@@ -46,6 +51,22 @@ class NodeGate:
         """Peers that have introduced themselves: they reach this node."""
         return frozenset(self._heard)
 
+    def split(self, met: Iterable[Peer] = ()) -> dict[NodeId, str]:
+        """Members of other clusters under the same secret, with their cluster: those that introduced themselves
+        lately, and those among the peers that this node has `met`."""
+        if self._record is None:
+            return {}
+        oldest, ours = time.monotonic() - SPLIT_SECONDS, self._record.cluster_id
+        theirs = {node: cluster for node, (cluster, at) in self._split.items() if at >= oldest}
+        return theirs | {
+            NodeId(peer.id): peer.cluster_id for peer in met if peer.state == "member" and peer.cluster_id != ours
+        }
+
+    def _note_split(self, node: NodeId, theirs: str, ours: str) -> None:
+        if node not in self.split():
+            _log.warning("cluster.split", peer=node, theirs=theirs, ours=ours)
+        self._split[node] = (theirs, time.monotonic())
+
     # ---- node.peer_api.Gate
     def hello(self) -> Peer:
         return self._peer
@@ -58,8 +79,9 @@ class NodeGate:
         if self._log is not None and node in self._log.state.revoked:
             raise PermissionError(f"node {node} has left this cluster for good")
         if self._record is not None and peer.state == "member" and peer.cluster_id != self._record.cluster_id:
-            _log.warning("cluster.split", peer=node, theirs=peer.cluster_id, ours=self._record.cluster_id)
+            self._note_split(node, peer.cluster_id, self._record.cluster_id)
             return None
+        self._split.pop(node, None)
         self._heard.add(node)
         if self._table.learn(peer):
             self._on_news()

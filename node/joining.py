@@ -10,16 +10,19 @@ import msgspec
 
 from consensus.state import NodeId
 from discovery import formation
-from discovery.formation import Form, FormationView, Genesis, How, Join, Refuse, Resume, Wait
+from discovery.formation import Form, FormationView, Genesis, How, Join, Propose, Refuse, Resume, Wait
 from node import logs
 from node.config import Config
 from node.files import write_atomically
 from node.greeter import Greeter
 from node.peers import Grant, PeerClient, PeerError
+from node.promises import Promises
 from node.slot import GenesisRecord, claim_genesis, read_genesis
 
 LOG_BEGUN = "raft.begun"
 """A file in the slot: a Raft log has been started here."""
+RECOVERING = "recovering"
+"""A file in the slot while `node.recover` rewrites it."""
 LOOK_SECONDS = 1.0
 """Before a shared volume is asked to arbitrate, a cluster that exists already gets this long to be seen."""
 
@@ -51,6 +54,8 @@ def require_log(slot: Path) -> None:
     Raises:
         CannotStart: says how to come back as a new node.
     """
+    if (slot / RECOVERING).exists():
+        raise CannotStart(f"a recovery of {slot} was interrupted: run `parvada cluster recover` again")
     if (slot / LOG_BEGUN).exists() and not (slot / "raft" / "journal").exists():
         raise CannotStart(
             f"the Raft journal of {slot} is gone: restore it, or move the slot's folder away, and the node comes back "
@@ -75,6 +80,7 @@ class Joiner:
         greeter: Greeter,
         client: PeerClient,
         heard: Callable[[], frozenset[NodeId]],
+        promises: Promises,
     ) -> None:
         self._me = me
         self._config = config
@@ -82,6 +88,8 @@ class Joiner:
         self._greeter = greeter
         self._client = client
         self._heard = heard
+        self._promises = promises
+        self._said = ""
         self._begun = time.monotonic()
 
     async def settle(self) -> ClusterRecord:
@@ -90,7 +98,6 @@ class Joiner:
         Raises:
             CannotStart: the rules refuse; the reason is for the operator.
         """
-        said = ""
         await self._look_around()
         while True:
             decision = formation.decide(self._view())
@@ -109,13 +116,31 @@ class Joiner:
                     await asyncio.sleep(formation.RECHECK_SECONDS)
                 case Form(how):
                     return self._keep(self._form(how))
+                case Propose():
+                    record = await self._propose()
+                    if record is not None:
+                        return self._keep(record)
                 case Refuse(reason):
                     raise CannotStart(reason)
                 case Wait(seconds, reason):
-                    if reason != said:
-                        _log.info("formation.waiting", reason=reason)
-                        said = reason
-                    await asyncio.sleep(min(seconds, formation.RECHECK_SECONDS))
+                    await self._wait(seconds, reason)
+
+    async def _wait(self, seconds: float, reason: str) -> None:
+        if reason != self._said:
+            _log.info("formation.waiting", reason=reason)
+            self._said = reason
+        await asyncio.sleep(min(seconds, formation.RECHECK_SECONDS))
+
+    async def _propose(self) -> ClusterRecord | None:
+        """Rule 2: one round of promises. The decision is durable on a majority, and so is its cluster id."""
+        founding = await self._promises.propose(sorted(self._greeter.met))
+        if founding is None:
+            await self._wait(0.0, "a majority of the expected nodes has not promised yet")
+            return None
+        if founding.node_id != self._me:
+            await self._wait(formation.RECHECK_SECONDS, f"node {founding.node_id} forms, a majority has promised")
+            return None
+        return ClusterRecord(founding.cluster_id, self._me, founding.name, How.EXPECTED.value)
 
     async def _look_around(self) -> None:
         """Before the volume arbitrates, a cluster that exists already (on other hosts) gets a moment to be seen."""
@@ -137,6 +162,7 @@ class Joiner:
             expect=self._config.cluster.expect,
             quiet=quiet,
             quiet_needed=self._config.cluster.quiet,
+            named=self._promises.named,
         )
 
     def _genesis(self) -> Genesis | None:

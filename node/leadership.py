@@ -1,5 +1,6 @@
 """Handing the leadership over from any node: only the leader can, so others ask it over mutual TLS."""
 
+import asyncio
 from typing import Protocol
 
 import msgspec
@@ -7,9 +8,10 @@ from aiohttp import web
 
 from consensus.ports import Log, MembershipRefused, NoQuorum
 from consensus.state import NodeId
-from node.peers import PeerClient, PeerRefused
+from node.peers import PeerClient, PeerRefused, decode
 
 PATH = "/peer/transfer"
+BODY_SECONDS = 10.0
 
 
 class TransferCall(msgspec.Struct, frozen=True):
@@ -51,7 +53,11 @@ class Leadership:
     async def _serve(self, request: web.Request) -> web.Response:
         if self._log is None:
             raise web.HTTPConflict(text="this node is not a member yet")
-        asked = msgspec.json.decode(await request.read(), type=TransferCall)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                asked = decode(await request.read(), TransferCall)
+        except (ValueError, TimeoutError) as error:
+            raise web.HTTPBadRequest(text=f"not a call: {error}") from error
         try:
             await self._log.transfer_leadership(asked.to)
         except (MembershipRefused, NoQuorum) as error:

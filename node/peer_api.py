@@ -12,9 +12,11 @@ from consensus.state import Digest, NodeId
 from discovery.peer import Peer
 from node import logs
 from node.blobs import BlobStore, DigestMismatch, DiskFull, is_digest
+from node.peer_port import IDLE_SECONDS, PeerPort, retire_old_connection
 from node.peer_table import PeerTable, with_first_address
-from node.peers import READ_BUFFER_BYTES, Grant, Identity, MayStop
+from node.peers import READ_BUFFER_BYTES, Grant, Identity, MayStop, decode
 from node.send_file import send_file
+from node.tls import Revoked
 
 log = logs.get("node.peer_api")
 
@@ -25,6 +27,8 @@ BODY_BYTES = 64 * 1024
 """Of a small call."""
 STALL_SECONDS = 30.0
 """A sender that is silent for so long is given up."""
+LINGER_SECONDS = 1.0
+"""For the rest of a body that was refused, so that its sender reads why; then the connection ends."""
 MAX_STOPPING_SECONDS = 30.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -85,20 +89,32 @@ class PeerApi:
                 *routes,
             ]
         )
+        self.app.on_response_prepare.append(retire_old_connection)
+        self._port = PeerPort()
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port (of use with port 0). `identity` is asked for its TLS context."""
-        self._runner = web.AppRunner(
-            self.app, access_log=None, read_bufsize=READ_BUFFER_BYTES, handle_signals=False, shutdown_timeout=2.0
+        runner = self._runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            read_bufsize=READ_BUFFER_BYTES,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=LINGER_SECONDS,
         )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=self._identity.server_context())
-        await site.start()
-        bound: int = self._runner.addresses[0][1]
-        return bound
+        await runner.setup()
+        assert runner.server is not None  # noqa: S101  for the type checker: `setup` has made it
+        return self._port.start(runner.server, self._identity.server_context(), host, port)
+
+    def disconnect(self, node: NodeId) -> None:
+        """Cut the connections of a node that may call no more."""
+        if cut := self._port.disconnect(node):
+            log.info("peer.disconnected", peer=node, connections=cut)
 
     async def stop(self) -> None:
+        await self._port.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -111,6 +127,9 @@ class PeerApi:
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         try:
             caller = self._identity.identify(tls.getpeercert(binary_form=True) if tls is not None else None)
+        except Revoked as error:
+            log.info("peer.revoked", remote=request.remote, reason=str(error))
+            raise _refusal(web.HTTPGone, str(error)) from error
         except PermissionError as error:
             log.warning("peer.refused", remote=request.remote, reason=str(error))
             raise _refusal(web.HTTPForbidden, str(error)) from error
@@ -119,6 +138,7 @@ class PeerApi:
         if self._calls >= CALLS:
             raise _refusal(web.HTTPServiceUnavailable, "too many calls at once")
         request[CALLER] = caller
+        self._port.admitted(request, caller)
         self._calls += 1
         try:
             return await handler(request)
@@ -133,7 +153,7 @@ class PeerApi:
         return _json(self._table.peers())
 
     async def _join(self, request: web.Request) -> web.Response:
-        peer = _decode(await request.read(), Peer)
+        peer = _decode(await _small_body(request), Peer)
         if peer.id != request[CALLER]:
             raise _refusal(web.HTTPForbidden, f"node {request[CALLER]} cannot join as {peer.id}")
         if request.remote:
@@ -192,7 +212,7 @@ class PeerApi:
             raise _refusal(web.HTTPUnprocessableEntity, str(error)) from error
         except DiskFull as error:
             raise _refusal(web.HTTPInsufficientStorage, str(error)) from error
-        except (TimeoutError, aiohttp.ClientError) as error:
+        except (TimeoutError, ConnectionError, aiohttp.ClientError) as error:
             raise _refusal(web.HTTPRequestTimeout, f"the body broke off: {error!r}") from error
 
     async def _verify_blob(self, request: web.Request) -> web.Response:
@@ -208,7 +228,7 @@ class PeerApi:
         return sound
 
 
-OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/table", "/peer/join"})
+OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/table", "/peer/join", "/peer/promise"})
 """All that a node with the cluster's secret may call before it is a member."""
 
 
@@ -222,8 +242,8 @@ def _refusal(kind: Callable[..., web.HTTPException], reason: str) -> web.HTTPExc
 
 def _decode(body: bytes, form: type[Peer]) -> Peer:
     try:
-        return msgspec.json.decode(body, type=form)
-    except (msgspec.MsgspecError, ValueError) as error:
+        return decode(body, form)
+    except ValueError as error:
         raise _refusal(web.HTTPBadRequest, str(error)) from error
 
 
@@ -233,6 +253,15 @@ def _seen_at(peer: Peer, remote: str) -> Peer:
         return with_first_address(peer, remote)
     except ValueError:
         return peer
+
+
+async def _small_body(request: web.Request) -> bytes:
+    """Up to BODY_BYTES, within STALL_SECONDS in all."""
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            return await request.read()
+    except (TimeoutError, ConnectionError) as error:
+        raise _refusal(web.HTTPRequestTimeout, "the body did not come") from error
 
 
 async def _read(request: web.Request) -> bytes:

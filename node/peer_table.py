@@ -5,8 +5,11 @@ from collections.abc import Mapping
 import msgspec
 
 from consensus.ports import PeerAddress
-from consensus.state import ClusterState, NodeId
+from consensus.state import ClusterState, Member, NodeId
 from discovery.peer import MAX_ADDRESSES, Peer
+from node import logs
+
+_log = logs.get("peer_table")
 
 MAX_STRANGERS = 256
 """Authenticated nodes that are not members (yet): more than a cluster ever admits at once."""
@@ -39,21 +42,9 @@ class PeerTable:
     def follow(self, state: ClusterState, fingerprint: str) -> None:
         """Take over the members of a committed state; the revoked are forgotten."""
         self._revoked = frozenset(state.revoked)
-        self._members = {
-            member.id: Peer(
-                id=member.id,
-                addresses=member.addresses,
-                peer_port=member.peer_port,
-                raft_port=member.raft_port,
-                api_port=member.api_port,
-                state="member",
-                cluster_id=state.cluster_id,
-                fingerprint=fingerprint,
-                version=member.version,
-            )
-            for member in state.members.values()
-            if member.id != self._me and member.id not in self._revoked
-        }
+        others = (member for member in state.members.values() if member.id not in {self._me, *self._revoked})
+        made = {member.id: _peer_of(member, state.cluster_id, fingerprint) for member in others}
+        self._members = {node: peer for node, peer in made.items() if peer is not None}
         self._greeted = {node: peer for node, peer in self._greeted.items() if node not in self._revoked}
 
     def places(self, node: NodeId) -> tuple[tuple[str, int], ...]:
@@ -82,6 +73,25 @@ class PeerTable:
 
     def _strangers(self) -> set[NodeId]:
         return self._greeted.keys() - self._members.keys()
+
+
+def _peer_of(member: Member, cluster_id: str, fingerprint: str) -> Peer | None:
+    """None for a member that registered what nobody can dial: a fact of the log must not stop every node."""
+    try:
+        return Peer(
+            id=member.id,
+            addresses=member.addresses,
+            peer_port=member.peer_port,
+            raft_port=member.raft_port,
+            api_port=member.api_port,
+            state="member",
+            cluster_id=cluster_id,
+            fingerprint=fingerprint,
+            version=member.version,
+        )
+    except ValueError as error:
+        _log.warning("peer.unusable", peer=member.id, reason=str(error))
+        return None
 
 
 def with_first_address(peer: Peer, address: str) -> Peer:

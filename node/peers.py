@@ -3,7 +3,7 @@
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -12,6 +12,7 @@ from consensus.state import NodeId
 from discovery.peer import Peer
 from node.peer_connector import PeerConnector, WrongPeer
 from node.peer_table import PeerTable
+from node.tls import clock_reason
 
 CONNECT_SECONDS = 1.0
 """For TCP and TLS to one address, before the next is tried."""
@@ -22,7 +23,10 @@ CALL_SECONDS = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
 READ_BUFFER_BYTES = 512 * 1024
 
-Data = bytes | AsyncIterator[bytes] | None
+REVOKED_STATUS = 410
+"""What a member answers to a node that was removed for good: "gone", and not coming back."""
+
+T = TypeVar("T")
 
 
 class PeerError(Exception):
@@ -31,6 +35,10 @@ class PeerError(Exception):
 
 class PeerUnreachable(PeerError):
     """No address of the node answers, or the connection broke. Nothing is known about the call's effect."""
+
+
+class ClocksDiffer(PeerUnreachable):
+    """A peer's certificate is outside its time by this node's clock, or ours by the peer's."""
 
 
 class PeerRefused(PeerError):
@@ -74,6 +82,11 @@ class PeerClient:
         self._table = table
         self._sessions: dict[NodeId, aiohttp.ClientSession] = {}
 
+    async def disconnect(self, node: NodeId) -> None:
+        """Cut every connection to `node`; calls that are under way raise PeerUnreachable."""
+        if (session := self._sessions.pop(node, None)) is not None:
+            await session.close()
+
     async def close(self) -> None:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
@@ -85,24 +98,24 @@ class PeerClient:
         connector = self._connector(None)
         async with self._session_over(connector) as session:
             body = await self._read_hello(session, f"https://{address}:{port}/peer/hello")
-        peer = msgspec.json.decode(body, type=Peer)
+        peer = decode(body, Peer)
         if peer.id != connector.met:
             raise PeerRefused(str(connector.met), 200, f"it calls itself {peer.id}")
         return peer
 
     async def table(self, node: NodeId) -> tuple[Peer, ...]:
         """The peers that this node knows. Raises PeerError, ValueError."""
-        return msgspec.json.decode(await self.call(node, "GET", "/peer/table"), type=tuple[Peer, ...])
+        return decode(await self.call(node, "GET", "/peer/table"), tuple[Peer, ...])
 
     async def join(self, node: NodeId, me: Peer) -> Grant:
         """Ask a member to be let in. Raises PeerError, ValueError."""
-        return msgspec.json.decode(await self.call(node, "POST", "/peer/join", msgspec.json.encode(me)), type=Grant)
+        return decode(await self.call(node, "POST", "/peer/join", msgspec.json.encode(me)), Grant)
 
     async def notify_stopping(self, node: NodeId, timeout: float) -> bool:
         """Tell the leader that this node stops. True when it may; False when `node` cannot say. Raises PeerError."""
         path = f"/peer/stopping?timeout={timeout:g}"
         answer = await self.call(node, "POST", path, timeout=timeout + CALL_SECONDS)
-        return msgspec.json.decode(answer, type=MayStop).may_stop
+        return decode(answer, MayStop).may_stop
 
     async def post(self, node: NodeId, path: str, body: bytes = b"", timeout: float = CALL_SECONDS) -> bytes:
         return await self.call(node, "POST", path, body, timeout)
@@ -181,6 +194,8 @@ class PeerClient:
                     raise PeerRefused(url, response.status, body[:500].decode(errors="replace"))
                 return body
         except (aiohttp.ClientError, TimeoutError, WrongPeer) as error:
+            if said := clock_reason(error):
+                raise ClocksDiffer(f"{url}: {said}") from error
             raise PeerUnreachable(f"{url}: {_reason(error)}") from error
 
     def _session(self, node: NodeId) -> aiohttp.ClientSession:
@@ -200,6 +215,14 @@ class PeerClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=READ_BUFFER_BYTES,
         )
+
+
+def decode(body: bytes, form: type[T]) -> T:
+    """What a peer sent as JSON. Raises ValueError for everything else, however deeply nested."""
+    try:
+        return msgspec.json.decode(body, type=form)
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from consensus.state import NodeId
 from node import logs, secret as cluster_secret
 from node.files import write_atomically
 from node.secret import SecretError, load_secret, make_secret
-from node.tls import Contexts
+from node.tls import Contexts, Revoked, now_text
 
 __all__ = ["Authority", "Identity", "NodeKey", "RayCredentials", "SecretError", "load_secret", "make_secret"]
 
@@ -33,7 +33,7 @@ LEAF_LIFETIME = timedelta(hours=24)
 RAY_LIFETIME = timedelta(days=90)
 """Ray reads its certificate once, at its start; an epoch older than 60 days is renewed when idle."""
 CLOCK_SKEW = timedelta(minutes=10)
-"""How far another node's clock may be behind before it finds a new leaf not yet valid."""
+"""How far behind another node's clock may be. Ahead it may be by what is left of a leaf: 4.8 hours at least."""
 RENEW_BETWEEN = (0.5, 0.8)
 """Share of its lifetime at which a leaf is renewed, by lot: nodes started together do not renew together."""
 
@@ -144,10 +144,6 @@ class RayCredentials(msgspec.Struct, frozen=True):
         return "RayCredentials(...)"
 
 
-def _nobody(_: NodeId) -> bool:
-    return False
-
-
 class Identity:
     """This node's side of every mutual TLS connection, and its judgement of the other side."""
 
@@ -157,7 +153,7 @@ class Identity:
         key: NodeKey,
         ips: Sequence[str],
         dns: Sequence[str] = (),
-        revoked: Callable[[NodeId], bool] = _nobody,
+        revoked: Callable[[NodeId], bool] = lambda _: False,
     ) -> None:
         self.id = key.id
         self._authority = authority
@@ -205,7 +201,7 @@ class Identity:
         """The id of the node that presented this certificate (DER, None if it presented none).
 
         Raises PermissionError, with the reason, unless it is ours, in force, names exactly the presented key and
-        is not revoked. Complete in itself: it does not rely on what the TLS context has checked.
+        is not revoked (Revoked). Complete in itself: it does not rely on what the TLS context has checked.
         """
         if not der:
             raise PermissionError("the peer presented no certificate")
@@ -218,14 +214,14 @@ class Identity:
         except Exception as error:  # the fence to hostile bytes: whatever the parser says, it is a refusal
             raise PermissionError(f"not a certificate of this cluster: {type(error).__name__}") from error
         if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
-            raise PermissionError("the peer's certificate is expired or not yet valid: compare the clocks")
+            raise PermissionError(f"its certificate is expired or not yet valid at {now_text()}: compare the clocks")
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise PermissionError("the peer's key is of another kind than ours")
         node = _node_id(key)
         if uris != [self._authority.spiffe_id(node)]:
             raise PermissionError("the identity in the peer's certificate is not the hash of its key")
         if self._revoked(node):
-            raise PermissionError(f"node {node} is revoked")
+            raise Revoked(f"node {node} is revoked")
         return node
 
     def ray_credentials(self, epoch: int, cluster_id: str, ips: Sequence[str]) -> RayCredentials:

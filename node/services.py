@@ -8,13 +8,14 @@ import hashlib
 import hmac
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from aiohttp import web
 
 import parvada
 from consensus.ports import Log
+from consensus.state import NodeId
 from node import logs
 from node.blobs import BlobStore
 from node.children import Child, Supervisor
@@ -31,6 +32,7 @@ from node.membership import Membership
 from node.peers import PeerClient
 from node.pki import Identity
 from node.replicator import Replicator
+from node.scrub import Scrubber
 from node.serving_view import ViewBuilder
 from node.slot import Slot, run_dir
 from node.tasks import Tasks
@@ -60,6 +62,8 @@ class Foundation(msgspec.Struct, frozen=True):
     admin_token: str
     address: str
     leadership: Leadership
+    split: Callable[[], Mapping[NodeId, str]]
+    """See `node.gate`."""
 
 
 class Services:
@@ -107,7 +111,18 @@ class Services:
             formation=record.formation,
             mode="ray" if config.training.ray else "inline",
         )
-        ports = Ports(log, self._workshop, base.blobs, distributor, local, self._telemetry, base.leadership, settings)
+        ports = Ports(
+            log,
+            self._workshop,
+            base.blobs,
+            distributor,
+            local,
+            self._telemetry,
+            base.leadership,
+            settings,
+            self.replicator.lost,
+            base.split,
+        )
         self._app = make_app(ports, local.routes())
         self._app.on_shutdown.append(local.end_streams)
 
@@ -148,6 +163,7 @@ class Services:
             (self._views.run(), "views"),
             (self._telemetry.run(), "telemetry"),
             (self.replicator.run(), "replicator"),
+            (self._scrubbing(), "scrub"),
             (self._membership.run(), "membership"),
             (self._workshop.close_idle(), "workshop"),
         ):
@@ -166,6 +182,12 @@ class Services:
             argv = [sys.executable, "-m", "serving.front"]
             front = self._base.supervisor.spawn(argv, environment, f"front-{number}", grace=FRONT_GRACE_SECONDS)
             self._fronts.append(front)
+
+    async def _scrubbing(self) -> None:
+        hours = self._base.config.storage.scrub_hours
+        if not hours:
+            await asyncio.Event().wait()  # switched off: a root task must not end
+        await Scrubber(self._base.blobs, hours * 3600, self.replicator.poke).run()
 
     async def stop_work(self) -> None:
         """Before the node says goodbye: its share of the training ends at once, its predictions go on."""

@@ -2,7 +2,15 @@
 
 import os
 import ssl
+import time
 from collections.abc import Sequence
+
+NOT_YET_VALID, EXPIRED = 9, 10
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
+
+class Revoked(PermissionError):
+    """The node was removed from the cluster for good."""
 
 
 class Contexts:
@@ -44,6 +52,24 @@ class Contexts:
         _load(context, self._chain)
         self._contexts[server, alpn] = context
         return context
+
+
+def clock_reason(error: BaseException | None) -> str:
+    """Why a handshake failed, if it was over the time: the clocks are to blame, since every node renews its leaf in
+    good time. Looks through the errors that led to this one; empty for any other reason."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if (code := getattr(error, "verify_code", None)) in (NOT_YET_VALID, EXPIRED):
+            what = "not yet valid" if code == NOT_YET_VALID else "expired"
+            return f"its certificate is {what} by this node's clock ({now_text()}): compare the clocks of both"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def now_text() -> str:
+    """This node's clock, for messages."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _load(context: ssl.SSLContext, chain_pem: bytes) -> None:

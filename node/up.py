@@ -20,6 +20,7 @@ import msgspec
 from node import pki
 from node.children import Supervisor
 from node.files import write_atomically
+from node.removal import EXIT_REMOVED
 
 LOOPBACK = "127.0.0.1"
 RESTART_SECONDS = 3.0
@@ -190,8 +191,8 @@ class Flock:
                 await self._supervisor.kill(process, grace=0)  # it is dead: nothing of its session may be left
                 self._pids.pop(index, None)
                 self._write()
-                _say(f"node-{index + 1} died (exit {process.returncode})" + self._next_step())
-                if not self._options.restart:
+                _say(f"node-{index + 1} " + self._end(index, process.returncode))
+                if process.returncode == EXIT_REMOVED or not self._options.restart:
                     await stopping
                     return
                 with contextlib.suppress(TimeoutError):
@@ -199,8 +200,12 @@ class Flock:
         finally:
             stopping.cancel()
 
-    def _next_step(self) -> str:
-        return f"; back in {RESTART_SECONDS:.0f} s" if self._options.restart else "; stays dead (--no-restart)"
+    def _end(self, index: int, code: int | None) -> str:
+        if code == EXIT_REMOVED:
+            return "was removed from the cluster; stays away"
+        after = f"; back in {RESTART_SECONDS:.0f} s" if self._options.restart else "; stays dead (--no-restart)"
+        log = f"; its log: {self._supervisor.log_path(f'node-{index + 1}')}" if code and code > 0 else ""
+        return f"died (exit {code}){after}{log}"
 
     async def _start(self, index: int) -> asyncio.subprocess.Process:
         process = await self._supervisor.launch(

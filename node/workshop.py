@@ -38,6 +38,10 @@ class WorkshopBusy(WorkshopError):
     """Too many calls are waiting."""
 
 
+class WorkshopClosed(WorkshopError):
+    """No process can be started: this machine's trouble, not the call's."""
+
+
 class _Worker:
     """One process; closed by whoever finds it broken."""
 
@@ -86,6 +90,7 @@ class Workshop:
         Raises:
             WorkshopError: the process crashed (memory?), ran longer than the limit, or raised what no pipe carries.
             WorkshopBusy: too many calls wait already.
+            WorkshopClosed: no process can be started.
         """
         if self._waiting >= WAITING:
             raise WorkshopBusy(f"{WAITING} calls are waiting already")
@@ -147,7 +152,7 @@ class Workshop:
         try:
             process = await self._supervisor.launch([sys.executable, "-c", _PROGRAM], name="workshop", pipes=True)
         except ChildError as error:
-            raise WorkshopError(str(error)) from error
+            raise WorkshopClosed(str(error)) from error
         log.debug("workshop.started", pid=process.pid)
         return _Worker(process)
 

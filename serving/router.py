@@ -48,8 +48,10 @@ def _default(found: ModelView, key: str) -> int:
 
 
 def _arm(arms: tuple[Arm, ...], key: str) -> int:
-    """Deterministic and, over many keys, in proportion to the weights."""
-    point = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % sum(arm.weight for arm in arms)
+    """Deterministic and, over many keys, in proportion to the weights. A key is a header: any bytes may be in it."""
+    point = int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big") % sum(
+        arm.weight for arm in arms
+    )
     for arm in arms:
         if point < arm.weight:
             return arm.version

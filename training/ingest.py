@@ -41,7 +41,7 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
     parts = writing.finish()
     task = resolve_task(roles.target, plans[roles.target].type, writing.target, options.task)
     return IngestResult(
-        digest=dataset_digest(parts),
+        digest=dataset_digest(parts, roles.weight, roles.group),
         rows=sum(part.rows for part in parts),
         bytes=sum(part.bytes for part in parts),
         parts=parts,

@@ -74,7 +74,8 @@ class PartWriter:
         self._rows = 0
 
 
-def dataset_digest(parts: Sequence[PartFile]) -> str:
-    """Names the content of a dataset: the same columns and rows, the same digest."""
-    text = "parvada-dataset-1\n" + "".join(f"{part.digest}\n" for part in parts)
+def dataset_digest(parts: Sequence[PartFile], weight: str = "", group: str = "") -> str:
+    """Names the content of a dataset: the same columns and rows in the same roles, the same digest."""
+    roles = "".join(f"{role} {name}\n" for role, name in (("weight", weight), ("group", group)) if name)
+    text = "parvada-dataset-1\n" + roles + "".join(f"{part.digest}\n" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,11 +1,12 @@
 """The cluster itself: who is in it, who leads, how Ray is; draining, leaving, handing over; the audit."""
 
+from collections.abc import Set
 from typing import Any
 
 from aiohttp import web
 
 from consensus.messages import RemoveMember, SetMemberStatus
-from consensus.state import MemberStatus, NodeId
+from consensus.state import Digest, MemberStatus, NodeId
 from node.http import views
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
@@ -65,11 +66,31 @@ def _alarms(ports: Ports, nodes: list[schema.Node]) -> list[schema.Alarm]:
         alarms.append(schema.Alarm(code="no_quorum", since=now, message=message))
     if status.read_only:
         alarms.append(schema.Alarm(code="read_only", since=now, message=status.read_only))
+    if status.quorum and (lost := ports.lost()):  # a minority cannot tell what is lost from what is out of reach
+        alarms.append(schema.Alarm(code="blob_lost", since=now, message=_lost_message(ports, lost)))
+    if split := ports.split():
+        clusters = ", ".join(sorted(set(split.values())))
+        message = f"{len(split)} nodes with this secret belong to another cluster ({clusters}): stop one of the two"
+        alarms.append(schema.Alarm(code="split", since=now, message=message))
     for node in nodes:
         if node.state == "dead" and node.id in status.voters:
             message = f"{node.name} votes and has not been seen since {node.last_seen or 'its start'}"
             alarms.append(schema.Alarm(code="voter_dead", since=node.last_seen or now, message=message))
     return alarms
+
+
+def _lost_message(ports: Ports, lost: Set[Digest]) -> str:
+    """What is missing, by its users' names where there are few."""
+    state, found = ports.log.state, set[str]()
+    for dataset in state.datasets.values():
+        for number, data in dataset.versions.items():
+            if any(part.digest in lost for part in data.parts):
+                found.add(f"dataset {dataset.name} {number}")
+    for model in state.models.values():
+        found |= {f"model {model.name} {number}" for number, made in model.versions.items() if made.digest in lost}
+    names = sorted(found)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"no node within reach holds the bytes of {', '.join(names[:5])}{more}: bring back a node that did"
 
 
 # ---------------------------------------------------------------- members

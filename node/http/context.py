@@ -1,6 +1,6 @@
 """What the handlers need of the node, as small protocols; `node.services` brings the real things."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -91,6 +91,10 @@ class Ports(msgspec.Struct, frozen=True):
     telemetry: Telemetry
     leadership: Leadership
     settings: Settings
+    lost: Callable[[], AbstractSet[Digest]] = frozenset
+    """Referred to, and held by no node within reach (`node.replicator`)."""
+    split: Callable[[], Mapping[NodeId, str]] = dict
+    """Members of other clusters under the same secret, with their cluster ids (`node.gate`)."""
 
 
 PORTS = web.AppKey("ports", Ports)

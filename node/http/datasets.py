@@ -156,8 +156,8 @@ async def _commit(
     version = current_version(state, name, outcome["version"])
     if version is None:
         raise Refusal(409, "conflict", f"dataset {name!r} was deleted after this upload", {"name": name})
-    if version.digest != result.digest:
-        raise key_reused(f"uploaded version {version.version} with other content")
+    if (version.digest, version.target, version.task) != (result.digest, result.target, result.task):
+        raise key_reused(f"uploaded version {version.version} with other content or another target")
     return answer(views.dataset(state, version), 201 if outcome["created"] else 200, done.index)
 
 

@@ -11,7 +11,7 @@ from node import logs
 from node.blobs import BlobError, DiskFull
 from node.distribute import NotDurable
 from node.peers import PeerError
-from node.workshop import WorkshopBusy, WorkshopError
+from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 from serving.errors import Unauthenticated
 from serving.problems import from_http, problem
 from training.errors import BadData, BadRequest, nearest
@@ -73,6 +73,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (PeerError, 503, "no_holder"),
     (BlobError, 503, "no_holder"),
     (WorkshopBusy, 429, "busy"),
+    (WorkshopClosed, 503, "no_process"),
     (WorkshopError, 422, "not_processed"),
     (Unauthenticated, 401, "unauthenticated"),
     (TimeoutError, 503, "timeout"),

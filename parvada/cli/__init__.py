@@ -20,6 +20,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "top": ("run", "top", "Open the terminal UI."),
     "status": ("cluster", "status", "Show the cluster's health."),
     "nodes": ("cluster", "nodes", "List, drain and remove nodes."),
+    "cluster": ("cluster", "cluster_group", "Recover a cluster that has lost its majority."),
     "events": ("cluster", "events", "Show what happens."),
     "data": ("data", "data", "Push, list, show and delete datasets."),
     "train": ("train", "train", "Train models on datasets."),

@@ -16,7 +16,7 @@ def token() -> None:
 @connected
 def show(settings: Settings) -> None:
     """Print the admin token; works where the cluster secret may be read, also without a running node."""
-    found = settings.token or settings.derived_token()
+    found = settings.derived_token()
     if found is None:
         raise _no_secret(settings)
     click.echo(found)

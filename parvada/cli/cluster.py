@@ -1,7 +1,8 @@
-"""`status`, `nodes` and `events`: looking at the cluster."""
+"""`status`, `nodes`, `cluster` and `events`: looking at the cluster, and mending it."""
 
 import time
 from collections import deque
+from pathlib import Path
 
 import click
 
@@ -145,6 +146,42 @@ def _resolve(client: Client, text: str) -> Node:
         return found[0]
     known = ", ".join(f"{node.name} ({node.id[:12]})" for node in members)
     raise Failure(f"{text!r} names {len(found) or 'no'} nodes", f"the nodes are {known}")
+
+
+@click.group("cluster", short_help="Recover a cluster that has lost its majority.")
+def cluster_group() -> None:
+    """What concerns the cluster as a whole, and is done on a node that is stopped."""
+
+
+RECOVER_WARNING = """\
+This makes node {me} a cluster of its own, with what it knows up to entry {index} of term {term}.
+* Acknowledged writes that only the lost nodes had are gone. If more nodes than this one are left, recover the one with
+  the highest term, and of these the one with the highest entry: without --yes this command shows both and asks.
+* These members are removed for good, and must never be started again under their old ids (move their slots away):
+{lost}
+* Models and datasets whose files only the lost nodes had are listed, but cannot be read.
+If a majority can come back, even later: start those nodes instead, and nothing is lost."""
+
+
+@cluster_group.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), envvar="PARVADA_DATA", required=True)
+@click.option("--slot", type=click.IntRange(1), envvar="PARVADA_SLOT", required=True, help="Of the stopped node.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def recover(data: Path, slot: int, yes: bool) -> None:
+    """Go on with one node when the majority is lost for good. The node must be stopped."""
+    from node.recover import RecoverError, Survivor
+
+    try:
+        with Survivor(data, slot) as survivor:
+            plan = survivor.plan
+            lost = "\n".join(f"    {node}" for node in plan.lost)
+            click.echo(RECOVER_WARNING.format(me=survivor.me, index=plan.index, term=plan.term, lost=lost), err=True)
+            if not yes:
+                click.confirm("Recover?", abort=True, err=True)
+            kept = survivor.recover()
+            click.echo(f"cluster {survivor.cluster_id}: start the node, then join new ones; the old log is in {kept}")
+    except RecoverError as error:
+        raise Failure(str(error)) from error
 
 
 @click.command(short_help="Show what happens.")

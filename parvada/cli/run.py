@@ -30,8 +30,13 @@ def up(nodes: int, port: int, data: Path, no_ray: bool, no_restart: bool) -> Non
 def node() -> None:
     """Run one node in the foreground, configured by PARVADA_ variables (see node/config.py)."""
     from node.agent import main
+    from node.slot import SlotError
 
-    raise click.exceptions.Exit(main() or 0)
+    try:
+        code = main()
+    except SlotError as error:
+        raise Failure(str(error)) from error
+    raise click.exceptions.Exit(code)
 
 
 @click.command(short_help="Make the cluster secret if there is none.")

@@ -121,8 +121,13 @@ def _token(environment: Mapping[str, str], flag: Path | None) -> str | None:
 
 
 def _is_loopback(url: str) -> bool:
+    from ipaddress import ip_address
+
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, which may lead anywhere: also 127.0.0.1.example.org
 
 
 def connected(command: F) -> F:

@@ -10,9 +10,9 @@ from consensus.journal import Journal
 from consensus.pump import Pump
 from consensus.snapshot import Background, SnapshotStore
 from consensus.wire import AppendEntries, Message, PreVote, PreVoteGranted, RequestVote, VoteGranted
+from tests.simulation.clock import Clock
+from tests.simulation.disk import SimDisk
 from tests.unit.consensus.registry import Finished, Registry
-from tests.unit.consensus.simdisk import SimDisk
-from tests.unit.consensus.simulation import Clock
 
 PUT = b"\x00"
 
@@ -91,9 +91,9 @@ def joined(clock: Clock, rule: CompactionRule | None = None, background: Backgro
     return lone
 
 
-def elected(clock: Clock) -> Lone:
+def elected(clock: Clock, rule: CompactionRule | None = None) -> Lone:
     """A leads term 2 of A, B, C. Its no-op is entry 5."""
-    lone = joined(clock)
+    lone = joined(clock, rule)
     asked: list[tuple[str, Message]] = []
     while not any(isinstance(message, PreVote) for _, message in asked):
         asked = lone.turn(0.1)

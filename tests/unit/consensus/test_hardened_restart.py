@@ -19,9 +19,9 @@ from consensus.wire import (
     SnapshotReply,
     VoteGranted,
 )
-from tests.unit.consensus.lone import PUT, Lone, joined
-from tests.unit.consensus.simdisk import Crash, SimDisk
-from tests.unit.consensus.simulation import Clock, virtual_time
+from tests.simulation.clock import Clock, virtual_time
+from tests.simulation.disk import Crash, SimDisk
+from tests.unit.consensus.lone import PUT, Lone, elected, joined
 
 
 @pytest.fixture
@@ -166,3 +166,16 @@ def test_a_journal_that_ends_before_the_snapshot_starts_from_the_snapshot(clock:
     lone.turn()
     assert JOURNAL_FILE in disk.files
     assert Journal(disk)[0] == (NO_OP, 30, 4)
+
+
+def test_a_snapshot_that_a_full_disk_did_not_take_is_sent_again(clock: Clock) -> None:
+    """It fits one message, so its loss shows in nothing but the answers to heartbeats (found by the simulator)."""
+    leader = elected(clock, rule=CompactionRule(entries=5, trailing_entries=1))
+    leader.hears("B", AppendReply(2, True, 5))
+    for _ in range(10):
+        leader.core.submit(b"k")
+        leader.turn(0.01)
+        leader.hears("B", AppendReply(2, True, leader.core.last_index))
+    chunks = [m for to, m in leader.sent if to == "C" and isinstance(m, SnapshotChunk) and m.data]
+    assert len(chunks) == 1
+    assert leader.hears("C", SnapshotReply(2, chunks[0].index, 0, 0)) == chunks

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from consensus.disk import Corrupt, LocalDisk
 from consensus.journal import FILE, NEW_FILE, Journal, JournalWriteFailed, LogEntry
-from tests.unit.consensus.simdisk import Crash, SimDisk
+from tests.simulation.disk import Crash, SimDisk
 
 
 def filled(disk: SimDisk | LocalDisk, count: int = 5) -> Journal:

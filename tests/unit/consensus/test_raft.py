@@ -145,6 +145,23 @@ async def test_leadership_goes_where_it_is_sent(tmp_path: Path) -> None:
             await nodes.logs[heir].remove_voter(nodes.id(heir))
 
 
+async def test_a_question_given_up_does_not_end_the_log(tmp_path: Path) -> None:
+    """A slow disk holds the log's thread: whoever asked it has gone by the time it answers."""
+    async with cluster(tmp_path, "a") as nodes:
+        log = nodes.logs["a"]
+        await nodes.put("a", "before")
+        log._room.call(time.sleep, 0.4)
+        with pytest.raises(NoQuorum, match="busy"):
+            await log.transfer_leadership(None, timeout=0.05)
+        log._room.call(time.sleep, 0.4)
+        asking = asyncio.create_task(log.remove_voter(nodes.id("a")))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await nodes.put("a", "after")
+        assert nodes.crashes == []
+
+
 async def test_a_barrier_sees_what_was_committed_elsewhere(tmp_path: Path) -> None:
     async with cluster(tmp_path) as nodes:
         for number in range(10):

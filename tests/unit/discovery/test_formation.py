@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from discovery.formation import Decision, Form, FormationView, Genesis, How, Join, Refuse, Resume, Wait, decide
+from discovery.formation import Decision, Form, FormationView, Genesis, How, Join, Propose, Refuse, Resume, Wait, decide
 from discovery.peer import Peer
 
 A, B, C, D = (letter * 32 for letter in "abcd")
@@ -28,10 +28,11 @@ def view(
     genesis: Genesis | None = None,
     expect: int = 0,
     quiet: float = 60.0,
+    named: str = "",
 ) -> FormationView:
     """By default everybody confirms and it has long been quiet: what would form, forms."""
     sees_me = frozenset(peer.id for peer in peers) if confirmed is None else frozenset(confirmed)
-    return FormationView(me, has_log, peers, sees_me, genesis, expect, quiet, quiet_needed=5.0)
+    return FormationView(me, has_log, peers, sees_me, genesis, expect, quiet, quiet_needed=5.0, named=named)
 
 
 MINE, OTHERS = Genesis(B, "1"), Genesis(A, "1")
@@ -54,8 +55,11 @@ MINE, OTHERS = Genesis(B, "1"), Genesis(A, "1")
         (view(genesis=MINE, quiet=0.0), Form(How.VOLUME)),
         (view(B, blank(A), blank(C), genesis=MINE, quiet=0.0, confirmed=()), Form(How.VOLUME)),
         (view(genesis=MINE, expect=3), Form(How.VOLUME)),
-        # Rule 2, as far as it goes.
+        # Rule 2: the lowest asks once a majority is in sight, and so does who was named before.
         (view(expect=1, quiet=0.0), Form(How.EXPECTED)),
+        (view(A, blank(B), expect=3, quiet=0.0, confirmed=()), Propose()),
+        (view(A, blank(B), blank(C), expect=3), Propose()),
+        (view(B, blank(A), expect=3, named=B), Propose()),
         # Rule 3: the lowest of those that see one another.
         (view(), Form(How.DEVELOPMENT)),
         (view(A, blank(B), blank(C)), Form(How.DEVELOPMENT)),
@@ -70,6 +74,9 @@ def test_decides(case: FormationView, expected: Decision) -> None:
     [
         (view(genesis=OTHERS), f"node {A} forms"),
         (view(A, blank(B), genesis=Genesis(B, "1")), f"node {B} forms"),
+        (view(expect=3), "1 of 3 expected nodes in sight, 2 are needed"),
+        (view(A, blank(B), expect=4, named=A), "2 of 4 expected nodes in sight, 3 are needed"),
+        (view(B, blank(A), expect=3), f"node {A} has the lowest id in sight and asks"),
         (view(quiet=4.0), "more nodes"),
         (view(B, blank(A)), f"node {A} has the lowest id"),
         (view(B, blank(A), confirmed=()), f"node {A} has the lowest id"),
@@ -92,8 +99,8 @@ def test_waits_for_the_rest_of_the_quiet_time() -> None:
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        (view(expect=3), "above 1 is not supported yet (it is 3)"),
-        (view(A, blank(B), expect=1), "1 more new nodes are in sight"),
+        (view(A, blank(B), blank(C), blank(D), expect=3), "EXPECT is 3, but 4 new nodes are in sight"),
+        (view(A, blank(B), expect=1), "EXPECT is 1, but 2 new nodes are in sight"),
         (view(B, member(C, "1"), member(D, "2")), "two clusters"),
         (view(B, member(C, "2"), member(D, "3"), genesis=OTHERS), "two clusters"),
     ],

@@ -125,6 +125,20 @@ async def test_a_program_that_does_not_exist_is_named(supervisor: Supervisor) ->
         await supervisor.launch(["/no/such/program"], name="ghost")
 
 
+async def test_a_log_that_cannot_be_opened_is_no_end_of_the_node(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    failures: list[str] = []
+    supervisor = Supervisor(tmp_path / "logs", lambda name, error: failures.append(name))
+    child = supervisor.spawn([sys.executable, "-c", "pass"], {}, "front")
+    try:
+        await eventually(lambda: child.restarts == 1)
+        with pytest.raises(children.ChildError, match="cannot start other: its log"):
+            await supervisor.launch([sys.executable, "-c", "pass"], name="other")
+    finally:
+        await supervisor.stop()
+    assert failures == []
+
+
 def test_a_large_log_is_set_aside_at_start(tmp_path: Path) -> None:
     path = tmp_path / "front.log"
     path.write_bytes(b"x" * (children.LOG_BYTES + 1))

@@ -11,7 +11,7 @@ from consensus.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AnnounceHead, BeginEpoch, JoinMember, SetMemberStatus
 from consensus.ports import LogStatus
 from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId
-from node.children import Supervisor
+from node.children import ChildError, Supervisor
 from node.engines import InlineEngine
 from node.epochs import EpochKeeper, head_to_begin_with
 from tests.unit.node.wait import eventually
@@ -71,9 +71,13 @@ class SlowEngine(InlineEngine):
 class BrokenEngine(InlineEngine):
     starts = 0
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
     async def start_head(self, epoch: int) -> None:
         self.starts += 1
-        raise RayStartError("no")
+        raise self._error
 
 
 async def _network(nodes: tuple[NodeId, ...] = (A, B, C)) -> MemoryNetwork:
@@ -128,9 +132,12 @@ async def test_a_join_that_hangs_is_given_up_when_its_epoch_is_over(supervisor: 
         await supervisor.stop()
 
 
-async def test_a_head_that_does_not_start_is_tried_again_later_and_later(supervisor: Supervisor) -> None:
+@pytest.mark.parametrize("error", [RayStartError("it ended"), ChildError("no process can be started")])
+async def test_a_head_that_does_not_start_is_tried_again_later_and_later(
+    supervisor: Supervisor, error: Exception
+) -> None:
     network = await _network()
-    engine = BrokenEngine()
+    engine = BrokenEngine(error)
     keeper = _keeper(network.logs[A], engine, supervisor)
     running = asyncio.create_task(keeper.run())
     try:

@@ -10,10 +10,12 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+from immutables import Map
 
-from consensus.state import Digest, NodeId
+from consensus.state import ClusterState, Digest, Member, NodeId
 from node import blobs as blobs_module
 from node.blobs import BlobWriter
+from node.peer_table import PeerTable
 from node.peers import PeerRefused, PeerUnreachable
 from node.transfer import NoHolder
 from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
@@ -141,6 +143,18 @@ async def test_large_bodies_of_small_calls_are_refused(nodes: list[Node]) -> Non
     with pytest.raises((PeerRefused, PeerUnreachable)):
         await nodes[0].peers.post(nodes[1].id, "/peer/join", b"x" * 200_000)
     assert nodes[1].joined == []
+
+
+@pytest.mark.parametrize(
+    "damage", [{"addresses": ("::1",)}, {"addresses": ()}, {"addresses": ("no address",)}, {"peer_port": 0}]
+)
+def test_a_member_that_nobody_can_dial_does_not_stop_those_who_read_of_it(damage: dict[str, object]) -> None:
+    """The log lets in what a peer must not be; all nodes read it, and none may fail of it."""
+    good = Member(NodeId("b" * 32), "good", ("10.0.0.1",), 7443, 7444, 8080, 1, "0.1.0", 0.0)
+    bad = msgspec.structs.replace(good, id=NodeId("c" * 32), **damage)
+    table = PeerTable(NodeId("a" * 32))
+    table.follow(ClusterState(cluster_id=CLUSTER, members=Map({good.id: good, bad.id: bad})), "0" * 16)
+    assert [peer.id for peer in table.peers()] == [good.id]
 
 
 # ---------------------------------------------------------------- blobs

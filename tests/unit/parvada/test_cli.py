@@ -272,7 +272,7 @@ def test_events_show_the_newest_lines(run: Run, node: ScriptedNode) -> None:
 
 
 def test_init_makes_a_private_secret_once_and_the_token_comes_from_it(
-    run: Run, node: ScriptedNode, tmp_path: Path
+    run: Run, node: ScriptedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
     assert run("init", "--data", str(data))[0] == 0
@@ -284,11 +284,31 @@ def test_init_makes_a_private_secret_once_and_the_token_comes_from_it(
     code, token, _ = run("token", "show", "--data", str(data))
     assert code == 0
     assert re.fullmatch(r"pvd_[a-z2-7]{20,}\n", token)
+    monkeypatch.setenv("PARVADA_TOKEN", "of-lesser-role")
+    assert run("token", "show", "--data", str(data))[1] == token
+    monkeypatch.delenv("PARVADA_TOKEN")
     assert run("token", "create", "ci", "--data", str(data), "--url", node.url)[:2] == (0, "pvd_x\n")
     assert node.calls("POST", "/v1/tokens")[0].headers["authorization"] == f"Bearer {token.strip()}"
     code, join, _ = run("token", "join", "--data", str(data), "--url", node.url)
     assert code == 0
     assert join.startswith("pvj1_")
+
+
+def test_a_node_whose_slot_is_taken_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from node import slot
+
+    monkeypatch.setenv("PARVADA_DATA", str(tmp_path))
+    monkeypatch.setenv("PARVADA_SLOT", "3")
+    monkeypatch.setattr("node.agent.logs.configure", lambda *_: None)
+    monkeypatch.setattr("node.agent.claim", lambda data, number: slot.claim(data, number, wait=0.0))
+    held = slot.claim(tmp_path, 3)
+    try:
+        code, shown, said = run("node")
+    finally:
+        held.release()
+    assert (code, shown) == (1, "")
+    assert said.startswith("parvada: slot 3 in ")
+    assert "stop that node, or give another" in said
 
 
 def test_a_token_that_cannot_be_made_is_explained(run: Run) -> None:
@@ -321,7 +341,9 @@ def test_finds_the_flock_in_this_folder(tmp_path: Path) -> None:
             ("http://127.0.0.1:7", "http://localhost:8"),
             True,
         ),
+        ({}, ("http://[::1]:7",), ("http://[::1]:7",), True),
         ({}, ("https://elsewhere",), ("https://elsewhere",), False),
+        ({}, ("http://127.0.0.1.example.org",), ("http://127.0.0.1.example.org",), False),
     ],
 )
 def test_flag_before_environment_before_default_and_no_local_secret_for_strangers(

@@ -48,3 +48,9 @@ def test_arms_are_taken_in_proportion_to_their_weights() -> None:
     model = model_of(V1, V2, traffic=(Arm(1, 90), Arm(2, 10)))
     taken = [router.choose(model, key=str(n)).version for n in range(5000)]
     assert 0.08 < taken.count(2) / len(taken) < 0.12
+
+
+def test_a_key_of_any_bytes_takes_an_arm() -> None:
+    """Headers come as they were sent; what is no UTF-8 is kept as surrogates."""
+    split = model_of(V1, V2, traffic=(Arm(1, 1), Arm(2, 1)))
+    assert router.choose(split, key=b"\xff\xfe".decode(errors="surrogateescape")).version in (1, 2)

@@ -70,6 +70,15 @@ def test_same_content_gives_the_same_digest_in_every_format(tmp_path: Path) -> N
     assert load(tmp_path, text.replace("0.125", "0.126")).digest != load(tmp_path, text).digest
 
 
+def test_another_weight_or_group_is_other_content(tmp_path: Path) -> None:
+    """Else to give them later would find that the version is there already, and be ignored."""
+    text = "a,b,y\n" + "".join(f"{i / 8},{i % 5},{'u' if i % 2 else 'v'}\n" for i in range(50))
+    roles: tuple[dict[str, object], ...] = ({}, {"weight": "b"}, {"weight": "a"}, {"group": "b"})
+    digests = [load(tmp_path, text, **role).digest for role in roles]
+    assert len(set(digests)) == len(roles)
+    assert load(tmp_path, text, group="b").digest == digests[-1]
+
+
 BAD: list[tuple[str, bytes | str, dict[str, object], str, str]] = [
     ("binary", b"\x00\x01\x02" * 100, {}, "not_a_table", "binary"),
     ("zip", b"PK\x03\x04....", {}, "not_a_table", "zip or Excel"),

@@ -2,11 +2,13 @@
 
 import re
 
+import msgspec
 import pytest
 
-from consensus.messages import BeginEpoch
+from consensus.messages import BeginEpoch, DropBlobs
+from node.http.cluster import describe
 from serving.stats import ModelStats, StatsReport
-from tests.unit.node.http.facts import model
+from tests.unit.node.http.facts import dataset, model
 from tests.unit.node.http.world import World, world
 from training.ports import TrainerReport
 
@@ -23,6 +25,19 @@ async def test_the_whole_picture(api: World) -> None:
     assert [node["name"] for node in found["nodes"]] == ["node-0", "node-1", "node-2"]
     assert {(node["role"], node["state"]) for node in found["nodes"]} == {("voter", "alive")}
     assert found["alarms"] == []
+
+
+async def test_bytes_that_nobody_has_are_an_alarm_that_names_them(api: World) -> None:
+    await dataset(api, "flowers")
+    ports = msgspec.structs.replace(api.ports, lost=api.flock.replicators[api.flock.first.id].lost)
+    assert describe(ports).alarms == []
+    digest = api.state.datasets["flowers"].versions[1].parts[0].digest
+    for node in api.flock.nodes:
+        await node.blobs.remove(digest)
+        await api.log.propose(DropBlobs(node.id, (digest,)), actor="test")
+    (alarm,) = describe(ports).alarms
+    assert alarm.code == "blob_lost"
+    assert "the bytes of dataset flowers 1: " in alarm.message
 
 
 async def test_ray_goes_from_down_to_starting_to_up(api: World) -> None:

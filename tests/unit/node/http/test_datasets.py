@@ -40,12 +40,14 @@ async def test_the_same_content_is_no_new_version_and_other_content_is(api: Worl
     first = await dataset(api, "again")
     same = await api.upload("again", flowers())
     assert (same.status, same.json["version"]) == (200, 1)
+    grouped = await api.upload("again", flowers(), "?group=colour")
+    assert (grouped.status, grouped.json["version"], grouped.json["group"]) == (201, 2, "colour")
     other = await api.upload("again", flowers(seed=1))
-    assert (other.status, other.json["version"], other.json["versions"]) == (201, 2, [1, 2])
-    assert (await api.get("/v1/datasets/again"))["version"] == 2
+    assert (other.status, other.json["version"], other.json["versions"]) == (201, 3, [1, 2, 3])
+    assert (await api.get("/v1/datasets/again"))["version"] == 3
     assert (await api.get("/v1/datasets/again/versions/1"))["digest"] == first["digest"]
     listed = (await api.get("/v1/datasets"))["datasets"]
-    assert [(found["name"], found["version"]) for found in listed if found["name"] == "again"] == [("again", 2)]
+    assert [(found["name"], found["version"]) for found in listed if found["name"] == "again"] == [("again", 3)]
 
 
 def _parquet() -> bytes:

@@ -1,0 +1,158 @@
+"""Nodes that start blank on a network that loses, delays and splits, in virtual time from one seed."""
+
+import random
+from typing import Literal, NamedTuple
+
+from discovery.formation import Form, FormationView, Genesis, Join, Propose, Refuse, Wait, decide
+from discovery.peer import Peer
+from discovery.promises import Ask, Founding, Promised, Vote, answer, choose, next_ballot, quorum_of, vote
+
+TICK = 0.5
+QUIET = 5.0
+RULES = ("volume", "expected", "development")
+
+
+class Node:
+    """`promised` and `cluster` are on disk; everything else is gone after a crash."""
+
+    def __init__(self, ident: str, starts: float) -> None:
+        self.id, self.starts = ident, starts
+        self.promised = Promised()
+        self.cluster = ""
+        self.met: dict[str, float] = {}
+        self.newest = starts
+        self.rests_until = 0.0
+
+
+class Refused(NamedTuple):
+    node: str
+    reason: str
+
+
+class World:
+    """`run` until the deadline: how many clusters there are then is the test's question."""
+
+    def __init__(self, seed: int, rule: str, nodes: int, expect: int = 0, crashes: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.rule, self.expect = rule, expect or nodes
+        ids = [f"{self.rng.getrandbits(128):032x}" for _ in range(nodes)]
+        self.nodes = {node: Node(node, self.rng.uniform(0.0, 2.0)) for node in ids}
+        self.side: dict[str, int] = dict.fromkeys(ids, 0)
+        self.loss = self.rng.uniform(0.0, 0.15)
+        self.genesis: Genesis | None = None
+        self.formed: list[str] = []
+        self.refused: list[Refused] = []
+        self.crashes = crashes
+        self.now = 0.0
+        self._peers: dict[str, Peer] = {}
+
+    def partition(self, sides: int) -> None:
+        self.side = {node: self.rng.randrange(sides) for node in sorted(self.nodes)}
+
+    def heal(self) -> None:
+        self.side = dict.fromkeys(self.nodes, 0)
+        self.loss = 0.0
+
+    def run(self, until: float) -> None:
+        while self.now < until and not all(node.cluster for node in self.nodes.values()):
+            self.now += TICK
+            for node in self.rng.sample(sorted(self.nodes), len(self.nodes)):
+                self._turn(self.nodes[node])
+
+    @property
+    def clusters(self) -> set[str]:
+        return {node.cluster for node in self.nodes.values()}
+
+    def _reaches(self, one: str, other: str) -> bool:
+        return self.side[one] == self.side[other] and self.rng.random() >= self.loss
+
+    # ---- one node's turn
+    def _turn(self, node: Node) -> None:
+        if self.now < max(node.starts, node.rests_until) or node.cluster:
+            return
+        self._greet(node)
+        decision = decide(self._view(node))
+        match decision:
+            case Join(peer):
+                node.cluster = self.nodes[peer.id].cluster
+            case Form():
+                self._form(node, self.genesis.cluster_id if self.genesis else f"{self.rng.getrandbits(128):032x}")
+            case Propose():
+                self._propose(node)
+            case Refuse(reason):
+                self.refused.append(Refused(node.id, reason))
+            case Wait():
+                pass
+
+    def _form(self, node: Node, cluster: str) -> None:
+        self.formed.append(cluster)
+        node.cluster = cluster
+
+    def _greet(self, node: Node) -> None:
+        for other in self.nodes.values():
+            if other is node or other.starts > self.now:
+                continue
+            if self._reaches(node.id, other.id):
+                if other.id not in node.met:
+                    node.newest = self.now
+                node.met[other.id] = self.now
+            elif self.now - node.met.get(other.id, self.now) >= 3.0:
+                del node.met[other.id]
+
+    def _view(self, node: Node) -> FormationView:
+        peers = tuple(self._peer(self.nodes[other]) for other in sorted(node.met))
+        genesis = None
+        if self.rule == "volume":
+            if self.genesis is None and not any(peer.state == "member" for peer in peers):
+                self.genesis = Genesis(node.id, "0" * 32)
+            genesis = self.genesis
+        return FormationView(
+            me=node.id,
+            has_log=bool(node.cluster),
+            peers=peers,
+            confirmed=frozenset(other for other in node.met if node.id in self.nodes[other].met),
+            genesis=genesis,
+            expect=self.expect if self.rule == "expected" else 0,
+            quiet=self.now - node.newest,
+            quiet_needed=QUIET,
+            named=node.promised.value.node_id if node.promised.value else "",
+        )
+
+    def _peer(self, node: Node) -> Peer:
+        if node.id not in self._peers or self._peers[node.id].cluster_id != node.cluster:
+            state: Literal["blank", "member"] = "member" if node.cluster else "blank"
+            told = Peer(node.id, ("10.0.0.1",), 7443, 7444, 8080, state, node.cluster, "f" * 16, "0.1.0")
+            self._peers[node.id] = told
+        return self._peers[node.id]
+
+    # ---- rule 2: a round, of which any message may be lost, and the proposer die between any two
+    def _propose(self, node: Node) -> None:
+        voters = [node.id, *sorted(node.met)]
+        known = [node.promised, *(self.nodes[other].promised for other in node.met)]
+        ballot = next_ballot(self.rng.sample(known, 1), node.id)
+        granted = self._ask(node, voters, Ask(ballot, self.expect))
+        if granted is not None and len(granted) >= quorum_of(self.expect):
+            mine = Founding(node.id, f"{self.rng.getrandbits(128):032x}", "parvada")
+            value = choose(granted, mine)
+            accepted = self._ask(node, voters, Ask(ballot, self.expect, value))
+            if accepted is not None and len(accepted) >= quorum_of(self.expect) and value.node_id == node.id:
+                self._form(node, value.cluster_id)
+                return
+        node.rests_until = self.now + self.rng.uniform(0.5, 3.0)
+
+    def _ask(self, node: Node, voters: list[str], ask: Ask) -> list[Vote] | None:
+        """None if the proposer died meanwhile."""
+        votes = []
+        for other in self.rng.sample(voters, len(voters)):
+            if self.crashes and self.rng.random() < 0.02:
+                self.crashes -= 1
+                node.met.clear()
+                node.starts = self.now + self.rng.uniform(0.0, 5.0)
+                return None
+            if other == node.id or self._reaches(node.id, other):
+                acceptor = self.nodes[other]
+                said = vote(acceptor.promised, ask)
+                acceptor.promised = answer(acceptor.promised, ask)
+                if said.granted and (other == node.id or self._reaches(other, node.id)):
+                    votes.append(said)
+        return votes

@@ -1,0 +1,193 @@
+"""The peer port under hostile bytes over real mutual TLS: an answer or an end, in bounded time and memory."""
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from node import peer_api, peer_port
+from tests.unit.fuzz import examples
+from tests.unit.node.fabric import Node, fabric
+from tests.unit.node.wait import eventually
+
+ANSWER_SECONDS = 5.0
+HELLO = b"GET /peer/hello HTTP/1.1\r\nHost: x\r\n\r\n"
+JOIN = b"POST /peer/join HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+FLOOD = 64 * 1024 * 1024
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[list[Node]]:
+    async with fabric(tmp_path, 2) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def connected(caller: Node, callee: Node) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    context = caller.identity.client_context()
+    reader, writer = await asyncio.open_connection("127.0.0.1", callee.port, ssl=context)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def drain(reader: asyncio.StreamReader, seconds: float = ANSWER_SECONDS) -> bytes:
+    """All that comes until the other side ends the connection. Raises TimeoutError."""
+    answer = b""
+    async with asyncio.timeout(seconds):
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(65536):
+                answer = (answer + chunk)[-100_000:]
+    return answer
+
+
+async def is_well(caller: Node, callee: Node) -> None:
+    assert await caller.peers.hello("127.0.0.1", callee.port) == callee.hello()
+
+
+# ---------------------------------------------------------------- bad requests
+BAD = {
+    "no HTTP": b"\x16\x03\x01\x00\xff" + b"\0" * 200 + b"\r\n\r\n",
+    "a bad request line": b"GET\r\n\r\n",
+    "a bad version": b"GET / HTTP/9.9\r\n\r\n",
+    "a long path": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    "a long header": b"GET /peer/hello HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    "headers without end": b"GET /peer/hello HTTP/1.1\r\n" + b"X-A: b\r\n" * 50_000,
+    "a bad header": b"GET /peer/hello HTTP/1.1\r\n: x\r\n\r\n",
+    "a header with a zero": b"GET /peer/hello HTTP/1.1\r\nX: a\0b\r\n\r\n",
+    "two lengths": JOIN + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    "a length and chunks": JOIN + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a negative length": JOIN + b"Content-Length: -1\r\n\r\n",
+    "a bad chunk": JOIN + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a chunk size without end": JOIN + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_bad_requests_are_refused_and_the_connection_ends(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(peer_api, "STALL_SECONDS", 1.0)
+    callee, caller = nodes
+    async with connected(caller, callee) as (reader, writer):
+        writer.write(BAD[what])
+        answer = await drain(reader)
+        assert answer == b"" or answer.split()[1] in (b"400", b"408"), answer[:200]
+    await is_well(caller, callee)
+    assert callee.joined == []
+
+
+@given(
+    st.lists(
+        st.sampled_from([HELLO, JOIN, CHUNKED, b"Content-Length: 5\r\n", b"\r\n", b"0\r\n\r\n"])
+        | st.binary(max_size=60),
+        max_size=10,
+    )
+)
+@examples(25)
+async def test_any_bytes_leave_the_node_well(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    async with fabric(tmp_path_factory.mktemp("any"), 2) as (callee, caller):
+        async with connected(caller, callee) as (reader, writer):
+            writer.write(b"".join(pieces))
+            with contextlib.suppress(TimeoutError):
+                await drain(reader, 0.05)
+        await is_well(caller, callee)
+        assert callee.joined == []
+
+
+# ---------------------------------------------------------------- bounded memory
+@pytest.mark.parametrize(
+    "head",
+    [
+        JOIN + b"Transfer-Encoding: chunked\r\n\r\n",
+        JOIN + b"Content-Length: %d\r\n\r\n" % FLOOD,
+        b"GET /peer/hello HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_a_flood_of_body_is_not_kept(nodes: list[Node], head: bytes) -> None:
+    callee, caller = nodes
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    piece = b"x" * 65536
+    async with connected(caller, callee) as (reader, writer):
+        writer.write(head)
+        end = asyncio.create_task(drain(reader))
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < FLOOD and not end.done():
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if b"chunked" in head else piece)
+                await writer.drain()
+                sent += len(piece)
+        writer.transport.abort()
+        await end
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 24 * 1024, f"{grown} KB more after {sent} bytes"
+    await is_well(caller, callee)
+    assert callee.joined == []
+
+
+async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_port, "CONNECTIONS", 4)
+    callee, caller = nodes
+    async with contextlib.AsyncExitStack() as stack:
+        kept = [await stack.enter_async_context(connected(caller, callee)) for _ in range(4)]
+        reader, _ = await stack.enter_async_context(connected(caller, callee))
+        assert await drain(reader) == b""
+        for reader, writer in kept:
+            writer.write(HELLO)
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+
+
+# ---------------------------------------------------------------- bounded time
+@pytest.mark.parametrize("start", [b"", b"GET /peer/hel", HELLO[:-2]])
+async def test_a_head_that_does_not_come_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(peer_api, "IDLE_SECONDS", 0.4)
+    async with fabric(tmp_path, 2) as (callee, caller), connected(caller, callee) as (reader, writer):
+        writer.write(start)
+        drip = asyncio.create_task(_drip(writer))
+        try:
+            await drain(reader, 4.0)  # in a slow trickle too
+        finally:
+            drip.cancel()
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        writer.write(b"x")
+
+
+async def test_a_small_body_that_does_not_come_ends_the_call(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_api, "STALL_SECONDS", 0.3)
+    callee, caller = nodes
+    async with connected(caller, callee) as (reader, writer):
+        writer.write(JOIN + b"Content-Length: 500\r\n\r\n{")
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+    await eventually(lambda: callee.api._calls == 0)
+
+
+async def test_strangers_that_never_shake_hands_are_closed(nodes: list[Node]) -> None:
+    callee, caller = nodes
+    assert peer_port.LIMITS.seconds <= 5.0
+    count = peer_port.LIMITS.per_address + 8
+    strangers = [await asyncio.open_connection("127.0.0.1", callee.port) for _ in range(count)]
+    try:
+        ends = [asyncio.create_task(drain(reader, 1.0)) for reader, _ in strangers]
+        done = await asyncio.gather(*ends, return_exceptions=True)
+        assert sum(answer == b"" for answer in done) >= 8, "beyond the bound they are turned away at once"
+    finally:
+        for _, writer in strangers:
+            writer.transport.abort()
+    await eventually(lambda: not callee.api._port._acceptor._handshakes)  # type: ignore[union-attr]
+    await is_well(caller, callee)

@@ -1,0 +1,28 @@
+"""What is this node's own trouble is never put on the caller."""
+
+import errno
+
+import pytest
+
+from node.distribute import NotDurable
+from node.http.errors import render
+from node.peers import PeerUnreachable
+from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "again"),
+    [
+        (WorkshopBusy("64 calls are waiting already"), 429, True),
+        (WorkshopClosed("cannot start workshop: out of processes"), 503, True),
+        (WorkshopError("training.ingest:ingest was killed"), 422, False),
+        (NotDurable("on too few nodes"), 503, True),
+        (PeerUnreachable("no address answers"), 503, True),
+        (OSError(errno.ENOSPC, "No space left on device"), 503, True),
+        (RuntimeError("a defect"), 500, False),
+    ],
+)
+def test_status_and_when_to_come_back(error: Exception, status: int, again: bool) -> None:
+    answer = render(error, "/v1/datasets/x")
+    assert answer.status == status
+    assert ("Retry-After" in answer.headers) is again
