@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := check
-.PHONY: check test lint types arrows unit fuzz scale format lock image clean
+.PHONY: check test lint types arrows unit fuzz chaos scale format lock image clean
 
 # The virtual environment, exactly as locked, with the project itself installed in place.
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
@@ -38,6 +39,10 @@ test: $(VENV)/.ready
 FUZZ ?= 50
 fuzz: $(VENV)/.ready
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/unit/fuzz -q --timeout=3600 $(PYTEST_ARGS)
+
+## real processes under kill -9, pauses, partitions and power cuts; prints a ledger
+chaos: $(VENV)/.ready
+	$(BIN)/python -m tests.chaos --seconds 600 --power-cuts 20 $(CHAOS_ARGS)
 
 ## figures of the control plane with up to 30 nodes; wants a quiet machine
 scale: $(VENV)/.ready
