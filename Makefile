@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := check
-.PHONY: check test lint types arrows unit fuzz chaos scale format lock image clean
+.PHONY: check test lint types arrows unit fuzz simulate chaos scale format lock image clean
 
 # The virtual environment, exactly as locked, with the project itself installed in place.
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
@@ -39,6 +39,12 @@ test: $(VENV)/.ready
 FUZZ ?= 50
 fuzz: $(VENV)/.ready
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/unit/fuzz -q --timeout=3600 $(PYTEST_ARGS)
+
+## whole clusters in virtual time, from a seed each: make simulate SEEDS=n FIRST=k
+SEEDS ?= 2000
+FIRST ?= 0
+simulate: $(VENV)/.ready
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 ## real processes under kill -9, pauses, partitions and power cuts; prints a ledger
 chaos: $(VENV)/.ready

@@ -77,3 +77,17 @@ def test_a_proposal_is_repeated_in_time_and_at_once_to_a_new_leader() -> None:
     assert proposals.take_due(10.3) == []
     proposals.remove("one")
     assert proposals.next_due == float("inf")
+
+
+def test_repeats_become_rarer_until_there_is_a_new_leader() -> None:
+    """Else a node that is far behind fills the log faster than it catches up."""
+    proposals = Proposals()
+    proposals.add("one", b"1")
+    at = 10.0
+    for pause in (0.5, 1.0, 2.0, 4.0, 8.0, 8.0):
+        assert proposals.take_due(at) == [b"1"]
+        assert proposals.next_due == at + pause
+        at = proposals.next_due
+    proposals.see_leader("b", 2)
+    assert proposals.take_due(at - 5.0) == [b"1"]
+    assert proposals.next_due == at - 5.0 + REPEAT_SECONDS

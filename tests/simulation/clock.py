@@ -1,0 +1,42 @@
+"""Virtual seconds, and the engine's clock and batch sizes replaced for as long as a simulation runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import msgspec
+from pysyncobj import syncobj
+
+from consensus import replication
+
+
+class Clock:
+    """`now` is the world's time; `offset` is how far the clock of the server that runs just now is from it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.offset = 0.0
+
+    def __call__(self) -> float:
+        return self.now + self.offset
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """Small ones, so that batches, windows and snapshots come apart."""
+
+    batch_bytes: int = 60
+    window_entries: int = 8192
+    chunk_bytes: int = 1024 * 1024
+
+
+@contextmanager
+def virtual_time(sizes: Sizes | None = None) -> Iterator[Clock]:
+    """The engine's clock stands still unless the test moves it."""
+    sizes, clock = sizes or Sizes(), Clock()
+    with (
+        mock.patch.object(syncobj, "monotonicTime", clock),
+        mock.patch.object(replication, "BATCH_BYTES", sizes.batch_bytes),
+        mock.patch.object(replication, "WINDOW_ENTRIES", sizes.window_entries),
+        mock.patch.object(replication, "CHUNK_BYTES", sizes.chunk_bytes),
+    ):
+        yield clock

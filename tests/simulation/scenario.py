@@ -1,0 +1,124 @@
+"""From one seed to a whole run: the size of the cluster, which faults it has, and how it ended."""
+
+import logging
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from consensus.compaction import CompactionRule
+from consensus.disk import Corrupt
+from consensus.matching import Diverged
+from tests.simulation.checks import Violation
+from tests.simulation.clock import Sizes, virtual_time
+from tests.simulation.faults import Chaos, Profile
+from tests.simulation.world import Note, World
+
+STEPS = 600
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """What a seed stands for."""
+
+    seed: int
+    voters: str
+    learners: str
+    rule: CompactionRule
+    sizes: Sizes
+    profile: Profile
+    big: bool
+    steps: int = STEPS
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How one seed ended: `problem` is empty if every promise was kept."""
+
+    seed: int
+    acknowledged: int
+    entries: int
+    problem: str
+
+
+def scenario(seed: int, steps: int = STEPS) -> Scenario:
+    """3 to 7 nodes, mostly few, some of them learners; each fault in about two runs of three."""
+    rng = random.Random(f"scenario {seed}")
+    nodes = rng.choice((3, 3, 3, 4, 5, 5, 6, 7))
+    voters = min(nodes, rng.choice((3, 3, 5, 7)))
+    names = "ABCDEFG"[:nodes]
+
+    def often() -> bool:
+        return rng.random() < 0.65
+
+    profile = Profile(
+        one_way=often(),
+        full_disks=often(),
+        slow_syncs=often(),
+        rot=often(),
+        jumps=often(),
+        chaotic=rng.random() < 0.25,
+        voters=rng.choice(("nobody", "random", "random", "rules")),
+    )
+    entries = rng.choice((40, 40, 80, 10_000))
+    big = rng.random() < 0.1
+    return Scenario(
+        seed=seed,
+        voters=names[:voters],
+        learners=names[voters:],
+        rule=CompactionRule(entries=entries, trailing_entries=rng.choice((3, 10, 30))),
+        sizes=Sizes(
+            rng.choice((60, 600, 60_000)), rng.choice((32, 8192)), 1 << 20 if big else rng.choice((3000, 1 << 20))
+        ),
+        profile=profile,
+        big=big,
+        steps=steps,
+    )
+
+
+def play(what: Scenario, note: Note = lambda at, who, what: None) -> World:
+    """Run it to its end. Raises Violation, Diverged, or whatever else breaks."""
+    with virtual_time(what.sizes) as clock:
+        world = World(
+            what.seed, clock, names=what.voters, learners=what.learners, rule=what.rule, big=what.big, note=note
+        )
+        chaos = Chaos(world, what.profile)
+        for _ in range(what.steps):
+            chaos.step()
+        world.heal_and_check()
+        return world
+
+
+def run_seed(seed: int, steps: int = STEPS) -> Outcome:
+    """Play one seed, with any exception as the problem: whatever a core raises would have ended a real node."""
+    logging.disable(logging.CRITICAL)
+    try:
+        world = play(scenario(seed, steps))
+    except (Violation, Diverged, Corrupt) as error:
+        return Outcome(seed, 0, 0, f"{type(error).__name__}: {error}")
+    except Exception as error:  # a crash of the core is a finding like any other
+        return Outcome(seed, 0, 0, f"crashed: {error!r}")
+    finally:
+        logging.disable(logging.NOTSET)
+    return Outcome(seed, len(world.clients.acknowledged), len(world.reference.commands) - 1, "")
+
+
+def transcript(seed: int, write: Callable[[str], object], steps: int = STEPS) -> bool:
+    """Tell a run line by line: when, who, what. The violation, if there is one, is its last line; True if none."""
+
+    def tell(at: float, who: str, event: str) -> None:
+        write(f"{at - 1000:9.3f} s  {who or '*':3} {event}")
+
+    what = scenario(seed, steps)
+    write(f"seed {seed}: voters {what.voters}, learners {what.learners or 'none'}, {what.profile}")
+    logging.disable(logging.CRITICAL)
+    try:
+        world = play(what, tell)
+    except Exception as error:
+        write(f"VIOLATION {type(error).__name__}: {error}")
+        return False
+    else:
+        write(
+            f"kept: {len(world.clients.acknowledged)} acknowledged writes, {len(world.reference.commands) - 1} entries"
+        )
+        return True
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,165 @@
+"""One simulated node: the real core, journal, pump, proposals and machine, between a simulated disk and network."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from consensus.codec import encode_entry
+from consensus.engine import Timers
+from consensus.hardened import HardenedRaft
+from consensus.journal import Journal
+from consensus.messages import Entry
+from consensus.proposals import Proposals
+from consensus.pump import Pump
+from consensus.replica import Replica
+from consensus.snapshot import SnapshotStore
+from consensus.state import ClusterState, CommandId
+from consensus.wire import Message
+from tests.simulation.disk import SimDisk
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class CheckedJournal(Journal):
+    """The real journal; every entry that it gets is compared with those that other logs got."""
+
+    def __init__(self, world: "World", me: str, disk: SimDisk) -> None:
+        super().__init__(disk)
+        self._me, self._world = me, world
+        for position in range(1, len(self)):
+            self._check(position)
+
+    def _check(self, position: int) -> None:
+        command, index, term = self[position]
+        self._world.matching.added(self._me, index, term, command, self[position - 1][2])
+
+    def add(self, command: bytes, index: int, term: int) -> None:
+        super().add(command, index, term)
+        if len(self) > 1:
+            self._check(len(self) - 1)
+
+
+class CheckedReplica(Replica):
+    """The real replica; its snapshots, and those that it is given, are compared with the replay of the log."""
+
+    def __init__(self, world: "World", me: str) -> None:
+        super().__init__(ClusterState())
+        self._me, self._world = me, world
+
+    def freeze(self) -> Callable[[], bytes]:
+        self._world.reference.check_state(self._me, self.state, self.state.index)
+        return super().freeze()
+
+    def decode(self, state: bytes) -> Callable[[int], None]:
+        put = super().decode(state)
+
+        def restore(index: int) -> None:
+            put(index)
+            self._world.reference.check_state(self._me, self.state, index)
+
+        return restore
+
+
+class CheckedRaft(HardenedRaft):
+    """The real core; what it applies is told to the world, changes of voters and no-ops too."""
+
+    world: "World"
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:
+        index = self.applied_index + 1
+        self.world.reference.applied(self.me, index, self.log[index - self.log[0][1]][2], command)
+        super()._SyncObj__doApplyCommand(command)
+
+
+class Making:
+    """A snapshot that is made in the background: written at once, done a little later."""
+
+    def __init__(self, world: "World", run: Callable[[], bytes]) -> None:
+        self._world, self._done_at = world, world.clock.now + world.rng.choice((0.0, 0.05, 0.5))
+        self._result: bytes | OSError
+        try:
+            self._result = run()
+        except OSError as error:
+            self._result = error
+
+    def done(self) -> bool:
+        return self._world.clock.now >= self._done_at
+
+    def result(self) -> bytes:
+        if isinstance(self._result, OSError):
+            raise self._result
+        return self._result
+
+
+class Server:
+    """One running node. Raises Corrupt if its disk is not what it wrote."""
+
+    def __init__(self, world: "World", me: str, disk: SimDisk, offset: float) -> None:
+        self.me, self.world, self.disk, self.offset = me, world, disk, offset
+        self.held_until = 0.0
+        """A sync is slow: nothing leaves, nothing is done before."""
+        self.outbox: list[tuple[str, Message]] = []
+        self.proposals = Proposals()
+        self.open: dict[CommandId, bytes] = {}
+        self.machine = CheckedReplica(world, me)
+        self.journal = CheckedJournal(world, me, disk)
+        self.core = CheckedRaft(
+            me,
+            world.genesis,
+            journal=self.journal,
+            store=SnapshotStore(disk),
+            machine=self.machine,
+            network=self,
+            background=lambda run: Making(world, run),
+            timers=Timers(),
+            rule=world.rule,
+            rng=world.rng,
+        )
+        self.core.world = world
+        self.pump = Pump(self.core, self.journal, self)
+
+    # ---- the network of the core
+    def send(self, peer: str, message: Message) -> bool:
+        if not self.world.network.linked(self.me, peer):
+            return False
+        self.outbox.append((peer, message))
+        return True
+
+    def backlog(self, peer: str) -> int:
+        return 0
+
+    def flush(self) -> None:
+        if self.world.slow_syncs and self.disk.syncs and self.world.rng.random() < 0.05:
+            self.held_until = self.world.clock.now + self.world.rng.choice((0.05, 0.3, 1.5))
+        self.disk.syncs = 0
+        for peer, message in self.outbox:
+            self.world.network.send(self.me, peer, message, max(self.held_until, self.world.clock.now))
+        self.outbox.clear()
+
+    def drop(self) -> None:
+        self.outbox.clear()
+
+    # ---- its clients
+    def propose(self, entry: Entry) -> None:
+        if entry.id in self.machine.state.recent:
+            self.world.clients.answered(entry.id, self.machine.state)
+            return
+        command = encode_entry(entry)
+        self.open[entry.id] = command
+        self.proposals.add(entry.id, command)
+
+    def turn(self) -> list[CommandId]:
+        """What the log's thread does: repeat what is unanswered, pump; the commands that are answered."""
+        leader = None if self.core.leader is None else str(self.core.leader.id)
+        self.proposals.see_leader(leader, self.core.term)
+        for command in self.proposals.take_due(self.world.clock()):
+            self.core.submit(command)
+        self.pump.turn()
+        progress = self.machine.take()
+        if progress is None:
+            return []
+        answered = [command_id for command_id in self.open if command_id in progress.state.recent]
+        for command_id in answered:
+            self.proposals.remove(command_id)
+            del self.open[command_id]
+        return answered
