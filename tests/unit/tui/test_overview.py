@@ -1,6 +1,7 @@
 """The first screen against real servers: what it shows, that it moves to a living node, and that it never gives up."""
 
 import asyncio
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -259,12 +260,14 @@ async def test_ten_nodes_cost_next_to_nothing() -> None:
         async with app_for(first.url, interval=2.0).run_test(size=(120, 35)) as pilot:
             await shown(pilot, "node-10", "model published")
             screen = pilot.app.screen
-            begun, rounds = time.thread_time(), 10
-            for _ in range(rounds):
+            costs = []
+            for _ in range(15):
+                begun = time.thread_time()
                 asked = len(first.calls("GET", "/v1/stats"))
                 await pilot.press("space")
                 await until("a refresh", lambda asked=asked: len(first.calls("GET", "/v1/stats")) > asked)  # type: ignore[misc]
                 screen._each_second()  # type: ignore[attr-defined]
                 screen._each_second()  # type: ignore[attr-defined]
                 await pilot.pause()
-            assert (time.thread_time() - begun) / rounds < 0.1
+                costs.append(time.thread_time() - begun)
+            assert statistics.median(costs) < 0.1, costs
