@@ -136,7 +136,9 @@ class HardenedRaft(EngineBase):
         """When `tick` must be called next, on the engine's clock."""
         if self.handover.active:
             return now() + 0.01
-        return self.heartbeat_deadline if self.is_leader else self.election_deadline
+        if self.is_leader:
+            return min(self.heartbeat_deadline, self._replicator.next_round)
+        return self.election_deadline
 
     @property
     def commits_alone(self) -> bool:
@@ -206,6 +208,8 @@ class HardenedRaft(EngineBase):
         self.engine_receives(node, request)
 
     def _on_vote_granted(self, node: Node, message: VoteGranted) -> None:
+        if message.term != self.term:
+            return  # else a late vote of an older term between two copies of one would have it counted twice
         if self._granted[0] != message.term:
             self._granted = (message.term, set())
         if node in self.others and node not in self._granted[1]:

@@ -3,10 +3,10 @@
 Replaces the engine's own loop, which sent a whole snapshot in one go and spun while one was being made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from consensus.compaction import Compactor
-from consensus.engine import EngineBase, Node, Send
+from consensus.engine import EngineBase, Node, Send, now
 from consensus.snapshot import SnapshotStore
 from consensus.wire import CHUNK_BYTES, MAX_BATCH_ENTRIES, AppendEntries, AppendReply, SnapshotChunk, SnapshotReply
 
@@ -16,6 +16,9 @@ WINDOW_ENTRIES = 8192
 """Entries sent ahead of what a peer has confirmed."""
 WINDOW_BYTES = 8 * 1024 * 1024
 """Bytes waiting to be sent to a peer, beyond which it only gets heartbeats."""
+LEARNER_PAUSE = 0.002
+"""Seconds for each connected learner between two rounds to them: nobody waits for a learner to commit, so all of them
+together get at most 500 messages a second, however many they are and however many writes there are."""
 
 Backlog = Callable[[Node], int]
 
@@ -44,6 +47,7 @@ class Replicator:
         self._streaming: set[Node] = set()
         self._probed: dict[Node, int] = {}
         self._transfers: dict[Node, _Transfer] = {}
+        self._learners_next = 0.0
 
     def reset(self) -> None:
         """A leadership begins: nothing is known of what the peers were told."""
@@ -69,18 +73,38 @@ class Replicator:
 
     def heartbeat(self) -> None:
         """Something to every connected peer."""
-        for node in self._peers():
+        for node in self._connected(self._core.others) + self._connected(self._core.learners):
             self._serve(node, heartbeat=True)
 
     def send_new(self) -> None:
-        """New entries, and a new commit index, to those who lack them."""
-        for node in self._peers():
+        """New entries, and a new commit index, to those who lack them: voters at once, learners in rounds."""
+        for node in self._connected(self._core.others):
             self._serve(node, heartbeat=False)
+        if now() >= self._learners_next:
+            learners = self._connected(self._core.learners)
+            self._learners_next = now() + LEARNER_PAUSE * len(learners)
+            for node in learners:
+                self._serve(node, heartbeat=False)
 
-    def _peers(self) -> list[Node]:
+    @property
+    def next_round(self) -> float:
+        """When `send_new` has something for learners; infinity while they have all."""
+        learners = self._core.learners & self._core.connected
+        return self._learners_next if any(map(self._lacks, learners)) else float("inf")
+
+    def _connected(self, nodes: Collection[Node]) -> list[Node]:
         # Sorted: the order of a set would make the simulator's runs irreproducible.
+        return sorted((node for node in nodes if node in self._core.connected), key=lambda node: str(node.id))
+
+    def _lacks(self, node: Node) -> bool:
+        """Whether `_serve` would send something now, heartbeats aside."""
         core = self._core
-        return sorted((core.others | core.learners) & core.connected, key=lambda node: str(node.id))
+        if core.next_index[node] <= core.log[0][1]:
+            transfer = self._transfers.get(node)
+            return transfer is None or transfer.sent == transfer.confirmed
+        if node in self._streaming:
+            return self._may_send(node) or self._told.get(node) != core.commit_index
+        return self._probed.get(node) != core.next_index[node] - 1
 
     def _serve(self, node: Node, *, heartbeat: bool) -> None:
         core = self._core
@@ -108,7 +132,7 @@ class Replicator:
     def _may_send(self, node: Node) -> bool:
         core, following = self._core, self._core.next_index[node]
         return (
-            following <= core.last_index
+            following <= self._last_for(node)
             and following - 1 - core.match_index[node] < WINDOW_ENTRIES
             and self._backlog(node) < WINDOW_BYTES
         )
@@ -118,14 +142,19 @@ class Replicator:
         core = self._core
         first, following = core.log[0][1], core.next_index[node]
         _, index, term = core.log[following - 1 - first]
-        entries = self._batch(following - first) if with_entries else ()
+        entries = self._batch(following - first, self._last_for(node) + 1 - first) if with_entries else ()
         self._send(node, AppendEntries(core.term, core.commit_index, index, term, entries))
         self._told[node] = core.commit_index
         return len(entries)
 
-    def _batch(self, position: int) -> tuple[tuple[int, bytes], ...]:
+    def _last_for(self, node: Node) -> int:
+        """A learner gets what is committed: it need not be told of the same entries twice."""
+        core = self._core
+        return core.last_index if node in core.others else min(core.commit_index, core.last_index)
+
+    def _batch(self, position: int, end: int) -> tuple[tuple[int, bytes], ...]:
         batch, size = [], 0
-        for command, _, term in self._core.log[position : position + MAX_BATCH_ENTRIES]:
+        for command, _, term in self._core.log[position : min(end, position + MAX_BATCH_ENTRIES)]:
             batch.append((term, command))
             size += len(command)
             if size >= BATCH_BYTES:

@@ -1,7 +1,7 @@
 """Each hole of the engine, as a test that fails when the hole is open (numbers: DESIGN.md, "Holes")."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pysyncobj.pickle
 import pytest
@@ -12,10 +12,12 @@ from consensus.configuration import VoterChange
 from consensus.engine import NO_OP, EngineMismatch, check_engine
 from consensus.matching import Diverged
 from consensus.ports import MembershipRefused
+from consensus.replication import LEARNER_PAUSE
 from consensus.wire import (
     AppendEntries,
     AppendReply,
     HigherTerm,
+    Message,
     PreVote,
     PreVoteGranted,
     Propose,
@@ -123,6 +125,61 @@ def test_a_learner_votes_but_never_stands(clock: Clock) -> None:
     assert not any(isinstance(message, PreVote | RequestVote) for _ in range(50) for _, message in lone.turn(0.1))
     assert PreVoteGranted(7) in lone.hears("B", PreVote(7, 3, 1, 0))
     assert VoteGranted(3) in lone.hears("B", RequestVote(3, 1, 0))
+
+
+# ---------------------------------------------------------------- learners cost little
+def _leading_with_learner(clock: Clock) -> Lone:
+    """A leads; B has everything, entry 5 is committed, and the learner D has confirmed it in its first round."""
+    lone = elected(clock)
+    lone.hears("B", AppendReply(2, True, 5))
+    lone.core.connected_to("D")
+    lone.turn(0.01)
+    lone.hears("D", AppendReply(2, True, 5))
+    lone.turn(0.01)
+    return lone
+
+
+def _entries_to(sent: Sequence[tuple[str, Message]], peer: str) -> int:
+    return sum(len(message.entries) for to, message in sent if to == peer and isinstance(message, AppendEntries))
+
+
+def test_a_learner_gets_what_is_committed_and_nothing_else(clock: Clock) -> None:
+    lone = _leading_with_learner(clock)
+    lone.core.submit(PUT + b"k6")
+    sent = lone.turn(0.01)
+    assert (_entries_to(sent, "B"), _entries_to(sent, "D")) == (1, 0)
+    lone.core.receive("B", AppendReply(2, True, 6))
+    sent = lone.turn(0.01)
+    assert _entries_to(sent, "D") == 1
+    assert [message.commit_index for to, message in sent if to == "D" and isinstance(message, AppendEntries)] == [6]
+
+
+def test_learners_are_served_in_rounds_however_many_writes_there_are(clock: Clock) -> None:
+    lone = _leading_with_learner(clock)
+    messages, entries, turns = 0, 0, 200
+    for index in range(6, 6 + turns):
+        lone.core.submit(PUT + b"k")
+        sent = lone.turn(0.0001)
+        lone.core.receive("B", AppendReply(2, True, index))
+        sent += lone.turn(0.0001)
+        messages += sum(to == "D" for to, _ in sent)
+        if got := _entries_to(sent, "D"):
+            entries += got
+            lone.core.receive("D", AppendReply(2, True, 5 + entries))
+    assert messages <= 0.0002 * turns / LEARNER_PAUSE + 2
+    assert entries > 0.9 * turns
+
+
+def test_a_round_that_is_owed_to_learners_is_a_deadline(clock: Clock) -> None:
+    lone = _leading_with_learner(clock)
+    heartbeat = lone.core.heartbeat_deadline
+    lone.core.submit(PUT + b"k6")
+    lone.turn()
+    lone.core.receive("B", AppendReply(2, True, 6))
+    lone.turn()
+    clock.now = lone.core.next_deadline
+    assert clock.now < heartbeat
+    assert _entries_to(lone.turn(), "D") == 1
 
 
 # ---------------------------------------------------------------- 3 and 10: durable before visible
