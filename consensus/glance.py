@@ -36,7 +36,7 @@ class Glance(msgspec.Struct, frozen=True):
 
 
 def glance_at(core: HardenedRaft, state: ClusterState) -> Glance:
-    leads, last = core.is_leader, core.last_index
+    leads = core.is_leader
     return Glance(
         me=NodeId(core.me),
         state=state,
@@ -49,7 +49,7 @@ def glance_at(core: HardenedRaft, state: ClusterState) -> Glance:
         voters=_ids(core.electorate.voters),
         applied_voters=_ids(core.electorate.applied),
         connected=_ids(tuple(sorted(str(node.id) for node in core.connected))),
-        lag={node.id: last - match for node, match in core.match_index.items()} if leads else {},
+        lag={NodeId(node): entries for node, entries in core.lag.items()} if leads else {},
         read_only=core.read_only,
     )
 

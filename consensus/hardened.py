@@ -59,6 +59,7 @@ class HardenedRaft(EngineBase):
         self.read_only = ""
         """Why this node neither leads nor votes nor confirms: its disk refused a write."""
         self._granted: tuple[int, set[Node]] = (0, set())
+        self._commit_at_heartbeats = (0, 0)
         self.electorate = Electorate(self)
         self.handover = Handover(self)
         self.election = Election(self, self._send_to, timers.election_min)
@@ -154,6 +155,13 @@ class HardenedRaft(EngineBase):
         needed = (len(self.others) + 1) // 2
         return heard[needed - 1] if needed else now()
 
+    @property
+    def lag(self) -> dict[str, int]:
+        """Of each peer of this leader: entries it has not confirmed of those committed one to two heartbeats ago. What
+        is on its way is no lag: under a steady load a learner would else never count as caught up."""
+        settled = self._commit_at_heartbeats[0]
+        return {str(node.id): max(0, settled - match) for node, match in self.match_index.items()}
+
     # ------------------------------------------------------------ commands
     def submit(self, command: bytes) -> None:
         """Append (leader) or forward (others) one command. It may get lost: repeat it until it is applied."""
@@ -244,9 +252,11 @@ class HardenedRaft(EngineBase):
 
     def _SyncObj__onBecomeLeader(self) -> None:
         self._replicator.reset()
+        self._commit_at_heartbeats = (self.commit_index, self.commit_index)
         super()._SyncObj__onBecomeLeader()
 
     def _SyncObj__sendAppendEntries(self) -> None:
+        self._commit_at_heartbeats = (self._commit_at_heartbeats[1], self.commit_index)
         self.begin_heartbeat_period()
         self._replicator.heartbeat()
 

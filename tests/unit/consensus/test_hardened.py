@@ -9,7 +9,7 @@ from pysyncobj import syncobj
 
 from consensus import engine
 from consensus.configuration import VoterChange
-from consensus.engine import NO_OP, EngineMismatch, check_engine
+from consensus.engine import NO_OP, EngineMismatch, Node, check_engine
 from consensus.matching import Diverged
 from consensus.ports import MembershipRefused
 from consensus.replication import LEARNER_PAUSE
@@ -168,6 +168,21 @@ def test_learners_are_served_in_rounds_however_many_writes_there_are(clock: Cloc
             lone.core.receive("D", AppendReply(2, True, 5 + entries))
     assert messages <= 0.0002 * turns / LEARNER_PAUSE + 2
     assert entries > 0.9 * turns
+
+
+def test_what_is_on_its_way_to_a_learner_is_no_lag(clock: Clock) -> None:
+    lone, confirmed = _leading_with_learner(clock), 5
+    for index in range(6, 1006):  # 5,000 writes a second
+        lone.core.submit(PUT + b"k")
+        lone.turn(0.0001)
+        lone.core.receive("B", AppendReply(2, True, index))
+        lone.turn(0.0001)
+        if index % 250 == 0:  # 50 ms behind
+            lone.core.receive("D", AppendReply(2, True, confirmed))
+            confirmed = index
+    assert lone.core.last_index - lone.core.match_index[Node("D")] > 250
+    assert lone.core.lag == {"B": 0, "C": lone.core.lag["C"], "D": 0}
+    assert lone.core.lag["C"] > 400, "a peer that confirms nothing"
 
 
 def test_a_round_that_is_owed_to_learners_is_a_deadline(clock: Clock) -> None:
