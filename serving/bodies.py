@@ -1,12 +1,56 @@
-"""Request bodies: which format they are in, and how to undo gzip and deflate without swelling past the limit."""
+"""Request bodies: which format they are in, how much memory all of them may take together, and how to undo gzip and
+deflate without swelling past the limit."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from serving.errors import BadInput, TooLarge, UnsupportedFormat
+from serving.errors import BadInput, Overloaded, TooLarge, UnsupportedFormat
 from serving.payload import Codec, CsvCodec, JsonCodec
 
 _WINDOW: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+SMALL_BYTES: Final = 64 * 1024
+"""Of each body these are free: a few large bodies that arrive slowly must not keep everybody else out."""
+
+
+class Held:
+    """What one request holds of a `BodyBudget`."""
+
+    def __init__(self, budget: "BodyBudget") -> None:
+        self._budget = budget
+        self.bytes = 0
+        self.counted = 0
+
+    def grow(self, size: int) -> None:
+        """So many bytes more have arrived. Raises `Overloaded`."""
+        counted = max(0, self.bytes + size - SMALL_BYTES)
+        self._budget.take(counted - self.counted)
+        self.bytes, self.counted = self.bytes + size, counted
+
+
+class BodyBudget:
+    """Bytes of all bodies that are arriving or being worked on; bodies count as they arrive, not as they promise to."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        if size and self.used + size > self._most:
+            raise Overloaded(f"Bodies of {self.used} bytes are being worked on already; try again, or another node")
+        self.used += size
+
+    @contextmanager
+    def hold(self) -> Iterator[Held]:
+        """One request, from its body's first byte to its answer."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            self.used -= held.counted
 
 
 def codec_for(content_type: str, max_values: int) -> Codec:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from serving import problems
-from serving.bodies import check_encoding, codec_for
+from serving.bodies import Held, check_encoding, codec_for
 from serving.errors import BadInput, UnknownModel
 from serving.payload import Codec
 from serving.predictor import Call
@@ -72,13 +72,20 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["x-parvada-stale"] = str(int(stale))
 
 
-async def read_body(request: web.Request) -> bytes:
-    """At most what the application's `client_max_size` allows (413), and within the time (400)."""
+async def read_body(request: web.Request, held: Held) -> bytes:
+    """At most what the application's `client_max_size` allows (413), and what there is memory for (429), and within
+    the time (400)."""
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+            while chunk := await request.content.readany():
+                if len(body) + len(chunk) > request.client_max_size:
+                    raise web.HTTPRequestEntityTooLarge(request.client_max_size, len(body) + len(chunk))
+                held.grow(len(chunk))
+                body += chunk
     except TimeoutError as error:
         raise BadInput(f"The body did not arrive within {BODY_SECONDS:g} s") from error
+    return bytes(body)
 
 
 def version_in_path(request: web.Request) -> int | None:
@@ -95,15 +102,16 @@ async def predict_with(request: web.Request, codec: Codec) -> web.Response:
     """The way of every prediction, whatever its format."""
     service: Service = request.app[SERVICE]
     service.allow(request, "predictor")
-    call = Call(
-        model=request.match_info["model"],
-        version=version_in_path(request),
-        key=request.headers.get("x-request-id") or secrets.token_hex(8),
-        codec=codec,
-        encoding=check_encoding(request.headers.get(hdrs.CONTENT_ENCODING, "")),
-        body=await read_body(request),
-    )
-    return encoded_response(await service.predictor.predict(call))
+    with service.bodies.hold() as held:
+        call = Call(
+            model=request.match_info["model"],
+            version=version_in_path(request),
+            key=request.headers.get("x-request-id") or secrets.token_hex(8),
+            codec=codec,
+            encoding=check_encoding(request.headers.get(hdrs.CONTENT_ENCODING, "")),
+            body=await read_body(request, held),
+        )
+        return encoded_response(await service.predictor.predict(call))
 
 
 async def predict(request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from serving import auth, engines
 from serving.agent_link import AgentLink
+from serving.bodies import BodyBudget
 from serving.cache import CacheLimits, ModelCache
 from serving.errors import NotReady, ServingError
 from serving.predictor import Predictor, PredictorLimits
@@ -21,6 +22,8 @@ from serving.view import ServingView
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
+BODIES_AT_ONCE = 4
+"""Of the largest size: so much memory may all prediction bodies of a front take together."""
 RETRY_SECONDS = 5.0
 """After which an aliased model that could not be loaded is tried again."""
 
@@ -68,6 +71,7 @@ class Service:
         limits = PredictorLimits(max_bytes=settings.max_predict_bytes)
         self.predictor = Predictor(self.view, self.cache, self.recorder, limits)
         self.proxy = Proxy(lambda: self.link.session, str(os.getpid()))
+        self.bodies = BodyBudget(BODIES_AT_ONCE * settings.max_predict_bytes)
         self.in_flight = InFlight()
         self.warmed = asyncio.Event()
         """Set once the first view has come and every aliased model has been tried."""

@@ -117,7 +117,8 @@ async def repository_index(request: web.Request) -> web.Response:
     """Every version of every model; the body may be empty."""
     service = request.app[SERVICE]
     service.allow(request, "viewer")
-    body = await read_body(request)
+    with service.bodies.hold() as held:
+        body = await read_body(request, held)
     try:
         wanted = msgspec.json.decode(body, type=wire.IndexRequest) if body.strip() else wire.IndexRequest()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
