@@ -18,10 +18,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from tests.integration.serving.socket_agent import SocketAgent
+from tests.integration.serving.test_front import Fronts, free_port
 from tests.support.wait import wait_for
 from tests.unit.serving.builders import IRIS_INPUTS, iris_model, model_of, view_of
-from tests.unit.serving.socket_agent import SocketAgent
-from tests.unit.serving.test_front import Fronts, free_port
 
 ECHO = """
 import asyncio, sys

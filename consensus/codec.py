@@ -7,8 +7,9 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import msgspec
 from immutables import Map
 
-from consensus.messages import Command, Entry
-from consensus.state import ClusterState
+from consensus.levels import LEVEL
+from consensus.messages import Barrier, Command, Entry
+from consensus.state import ClusterState, CommandId
 
 FORMAT: Final = 1
 """Raised when an older reader would misunderstand; new fields with a default do not need it."""
@@ -35,6 +36,14 @@ def decode_entry(data: bytes) -> Entry:
     return _decode(_ENTRY_KIND, _ENTRY, data)
 
 
+def decode_foreign(data: bytes) -> Entry:
+    """An entry that needs a level above this release's, without its command. Raises CodecError for any other."""
+    head = _decode(_ENTRY_KIND, _HEAD, data)
+    if head.level <= LEVEL:
+        raise CodecError("entry: of a level that this release understands, but it does not fit")
+    return Entry(head.id, head.time, head.actor, Barrier(), head.level)
+
+
 def encode_command(command: Command) -> bytes:
     """Raises CodecError, as `encode_entry`."""
     return _encode(_COMMAND_KIND, command)
@@ -53,6 +62,24 @@ def encode_state(state: ClusterState) -> bytes:
 def decode_state(data: bytes) -> ClusterState:
     """Raises CodecError."""
     return _decode(_STATE_KIND, _STATE, data)
+
+
+def level_of_state(data: bytes) -> int:
+    """The level in force in a state, which may have what this release does not understand. Raises CodecError."""
+    return _decode(_STATE_KIND, _LEVELED, data).level
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What every release finds in an entry."""
+
+    id: CommandId
+    time: float
+    actor: str
+    level: int = 1
+
+
+class _Leveled(msgspec.Struct, frozen=True):
+    level: int = 1
 
 
 def _to_builtin(value: Any) -> Any:
@@ -83,6 +110,7 @@ _ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_builtin)
 _ENTRY = msgspec.msgpack.Decoder(Entry, dec_hook=_from_builtin)
 _COMMAND: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command, dec_hook=_from_builtin)
 _STATE = msgspec.msgpack.Decoder(ClusterState, dec_hook=_from_builtin)
+_HEAD, _LEVELED = msgspec.msgpack.Decoder(_Head), msgspec.msgpack.Decoder(_Leveled)
 
 
 def _encode(kind: bytes, value: Any) -> bytes:

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from consensus.members import known_member
 from consensus.messages import AnnounceHead, BeginEpoch
+from consensus.rotation import digest_in_force
 from consensus.rules import Change, Stamp, check_text, event, refuse
 from consensus.state import ClusterState, Epoch
 
@@ -15,7 +16,7 @@ def begin_epoch(state: ClusterState, command: BeginEpoch, stamp: Stamp) -> Chang
     if command.number > current + 1:
         refuse("conflict", f"epoch {command.number} cannot begin: the next one is {current + 1}")
     head = known_member(state, command.head)
-    after = replace(state, epoch=Epoch(command.number, head.id, "", stamp.at))
+    after = replace(state, epoch=Epoch(command.number, head.id, "", stamp.at, digest_in_force(state.rotation)))
     return Change(after, (event(stamp, "epoch.begun", str(command.number), head=head.id, name=head.name),))
 
 

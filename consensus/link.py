@@ -51,6 +51,7 @@ class Link(asyncio.Protocol):
         self.heard_at = time.monotonic()
         self.up = self.was_up = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.up_or_closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # ------------------------------------------------------------ asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,8 +81,15 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.peer is not None:
             self._owner.link_lost(self)
-        if not self.closed.done():
-            self.closed.set_result(None)
+        for future in (self.closed, self.up_or_closed):
+            if not future.done():
+                future.set_result(None)
+
+    def came_up(self) -> None:
+        """Its first frame is here."""
+        self.up = self.was_up = True
+        if not self.up_or_closed.done():
+            self.up_or_closed.set_result(None)
 
     # ------------------------------------------------------------ use
     @property

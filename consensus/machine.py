@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from consensus import access, blobs, datasets, effects, epochs, jobs, members, messages as m, models
+from consensus import access, blobs, datasets, effects, epochs, jobs, members, messages as m, models, rotation
+from consensus.levels import why_not
 from consensus.messages import Accepted, Command, Entry, Event, Outcome, Rejected
 from consensus.queries import outcome_of, remember
 from consensus.rules import Change, Refused, Stamp, cut
@@ -41,6 +42,7 @@ _RULES: Final = MappingProxyType[type, Rule](
         m.JoinMember: members.join_member,
         m.SetMemberStatus: members.set_member_status,
         m.RemoveMember: members.remove_member,
+        m.RaiseLevel: members.raise_level,
         m.BeginEpoch: epochs.begin_epoch,
         m.AnnounceHead: epochs.announce_head,
         m.HoldBlobs: blobs.hold_blobs,
@@ -60,6 +62,10 @@ _RULES: Final = MappingProxyType[type, Rule](
         m.RollBackAlias: models.roll_back_alias,
         m.CreateToken: access.create_token,
         m.RevokeToken: access.revoke_token,
+        m.BeginRotation: rotation.begin_rotation,
+        m.ConfirmRotation: rotation.confirm_rotation,
+        m.ExcuseNode: rotation.excuse_node,
+        m.AbandonRotation: rotation.abandon_rotation,
         m.Barrier: _barrier,
     }
 )
@@ -72,6 +78,7 @@ _AUDITED: Final = MappingProxyType[type, Callable[[Any], str]](
         m.JoinMember: lambda command: command.member.id,
         m.SetMemberStatus: lambda command: command.node,
         m.RemoveMember: lambda command: command.node,
+        m.RaiseLevel: lambda command: str(command.level),
         m.BeginEpoch: lambda command: str(command.number),
         m.AddDatasetVersion: lambda command: command.name,
         m.DeleteDataset: lambda command: command.name,
@@ -84,6 +91,9 @@ _AUDITED: Final = MappingProxyType[type, Callable[[Any], str]](
         m.RollBackAlias: lambda command: f"{command.model}@{command.alias}",
         m.CreateToken: lambda command: command.token,
         m.RevokeToken: lambda command: command.token,
+        m.BeginRotation: lambda command: str(command.generation),
+        m.ExcuseNode: lambda command: command.node,
+        m.AbandonRotation: lambda command: "secret",
     }
 )
 
@@ -102,7 +112,7 @@ def apply(state: ClusterState, index: int, entry: Entry) -> Applied:
 
 def _decide(state: ClusterState, index: int, entry: Entry) -> tuple[Change, Outcome]:
     try:
-        _check_entry(entry)
+        _check_entry(state, entry)
         change = _RULES[type(entry.command)](state, entry.command, Stamp(index, entry.time, entry.actor))
     except Refused as refused:
         return Change(state), Rejected(refused.code, cut(refused.reason))
@@ -114,7 +124,9 @@ def _decide(state: ClusterState, index: int, entry: Entry) -> tuple[Change, Outc
     return change, Accepted(change.value)
 
 
-def _check_entry(entry: Entry) -> None:
+def _check_entry(state: ClusterState, entry: Entry) -> None:
+    if entry.level > state.level:
+        raise Refused("conflict", why_not(entry, state.level))
     if not 1 <= len(entry.id) <= _MAX_ID:
         raise Refused("invalid", f"a command id has 1 to {_MAX_ID} characters, this one {len(entry.id)}")
     if len(entry.actor) > _MAX_AUDIT_TEXT:
@@ -134,7 +146,8 @@ def _recorded(state: ClusterState, index: int, entry: Entry, outcome: Outcome) -
     if oldest is not None:
         recent, order = recent.delete(oldest), order.delete(place - RECENT_COMMANDS)
     audit, audit_next = state.audit, state.audit_next
-    audited = _audited(index, entry, outcome)
+    # What is above the level in force is refused unseen: not every release can tell what it is about.
+    audited = _audited(index, entry, outcome) if entry.level <= state.level else None
     if audited is not None:
         if audit_next - AUDIT_ENTRIES in audit:
             audit = audit.delete(audit_next - AUDIT_ENTRIES)

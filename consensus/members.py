@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from consensus import blobs
-from consensus.messages import JoinMember, NameCluster, RemoveMember, SetMemberStatus
+from consensus import blobs, rotation
+from consensus.messages import JoinMember, NameCluster, RaiseLevel, RemoveMember, SetMemberStatus
 from consensus.rules import (
     Change,
     Stamp,
@@ -17,6 +17,7 @@ from consensus.rules import (
 from consensus.state import ClusterState, Member, MemberStatus, NodeId
 
 _MAX_ADDRESSES = 16
+_MAX_LEVEL = 1_000_000
 
 
 def name_cluster(state: ClusterState, command: NameCluster, stamp: Stamp) -> Change:
@@ -35,6 +36,12 @@ def join_member(state: ClusterState, command: JoinMember, stamp: Stamp) -> Chang
     present = state.members.get(command.member.id)
     if command.member.id in state.revoked:
         refuse("revoked", f"node {command.member.id} was removed for good: give it a new identity")
+    if command.member.level < state.level:
+        refuse(
+            "conflict",
+            f"{command.member.name} understands level {command.member.level}, the cluster is at level {state.level}: "
+            "install the release of the other nodes",
+        )
     member = _merged(present, command.member, stamp.at)
     if member == present:
         return Change(state)
@@ -68,6 +75,7 @@ def _check_member(member: Member) -> None:
         check_count(f"{what} port", port, 0, 65535)
     check_count("cpus", member.cpus, 0, 100_000)
     check_text("version", member.version, empty=True, most=64)
+    check_count("level", member.level, 1, _MAX_LEVEL)
 
 
 def set_member_status(state: ClusterState, command: SetMemberStatus, stamp: Stamp) -> Change:
@@ -94,7 +102,24 @@ def remove_member(state: ClusterState, command: RemoveMember, stamp: Stamp) -> C
         revoked=state.revoked.set(member.id, stamp.at),
         blobs=blobs.without_holder(state.blobs, member.id),
     )
-    return Change(after, (event(stamp, "member.removed", member.id, name=member.name),))
+    removed = Change(after, (event(stamp, "member.removed", member.id, name=member.name),))
+    return rotation.advanced(removed, stamp)  # which may have waited for this node
+
+
+def raise_level(state: ClusterState, command: RaiseLevel, stamp: Stamp) -> Change:
+    """Every member counts, also one that is away: it comes back with what it has."""
+    check_count("level", command.level, 1, _MAX_LEVEL)
+    if command.level <= state.level:
+        return Change(state)
+    if not state.members:
+        refuse("conflict", "there is no member to understand a higher level")
+    last = min(state.members.values(), key=lambda member: (member.level, member.id))
+    if last.level < command.level:
+        refuse(
+            "conflict", f"{last.name} understands level {last.level} only, not {command.level}: upgrade or remove it"
+        )
+    detail = {"level": command.level, "before": state.level}
+    return Change(replace(state, level=command.level), (event(stamp, "cluster.level_raised", state.name, **detail),))
 
 
 def known_member(state: ClusterState, node: NodeId) -> Member:

@@ -11,6 +11,7 @@ from typing import Final
 
 from consensus.codec import CodecError, decode_entry, encode_entry
 from consensus.feed import Feed, Subscription
+from consensus.levels import admit, stamped
 from consensus.machine import apply
 from consensus.messages import Barrier, Command, Entry, Event, Rejected
 from consensus.ports import (
@@ -170,7 +171,9 @@ class MemoryLog:
     ) -> Committed:
         identity = command_id or CommandId(secrets.token_hex(16))
         try:
-            data = encode_entry(Entry(identity, self._network.clock(), actor, command))
+            entry = stamped(identity, self._network.clock(), actor, command)
+            admit(self._state, entry)
+            data = encode_entry(entry)
         except CodecError as error:
             raise CommandRejected(Rejected("invalid", str(error))) from error
         if len(data) > MAX_COMMAND_BYTES:

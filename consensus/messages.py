@@ -18,6 +18,7 @@ from consensus.state import (
     NodeId,
     Part,
     Role,
+    RotationPhase,
     Unit,
 )
 
@@ -49,6 +50,12 @@ class RemoveMember(_Command, frozen=True, tag=True):
     """Leaves for good: the id is revoked and never accepted again."""
 
     node: NodeId
+
+
+class RaiseLevel(_Command, frozen=True, tag=True):
+    """From here on commands may need `level`. Rejected while a member does not understand it."""
+
+    level: int
 
 
 # ---------------------------------------------------------------- epochs
@@ -242,6 +249,33 @@ class RevokeToken(_Command, frozen=True, tag=True):
     token: str
 
 
+class BeginRotation(_Command, frozen=True, tag=True):
+    """A new cluster secret is to come: `source` has it durably, of it only the digest is here. `generation` must be the
+    present one plus one."""
+
+    generation: int
+    digest: str
+    source: NodeId
+
+
+class ConfirmRotation(_Command, frozen=True, tag=True):
+    """`node` has done what `phase` asks, for the secret with this digest."""
+
+    node: NodeId
+    digest: str
+    phase: RotationPhase
+
+
+class ExcuseNode(_Command, frozen=True, tag=True):
+    """The rotation no longer waits for `node`."""
+
+    node: NodeId
+
+
+class AbandonRotation(_Command, frozen=True, tag=True):
+    """Back to the old secret. Rejected once the new one is presented."""
+
+
 class Barrier(_Command, frozen=True, tag=True):
     """Changes nothing: a linearizable read waits for its own."""
 
@@ -251,6 +285,7 @@ Command = (
     | JoinMember
     | SetMemberStatus
     | RemoveMember
+    | RaiseLevel
     | BeginEpoch
     | AnnounceHead
     | HoldBlobs
@@ -270,17 +305,23 @@ Command = (
     | RollBackAlias
     | CreateToken
     | RevokeToken
+    | BeginRotation
+    | ConfirmRotation
+    | ExcuseNode
+    | AbandonRotation
     | Barrier
 )
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """What the log holds: a command, its id (a retry keeps it), its time (seconds since 1970) and who asked."""
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the log holds: a command, its id (a retry keeps it), its time (seconds since 1970), who asked, and the level
+    of the code that it needs."""
 
     id: CommandId
     time: float
     actor: str
     command: Command
+    level: int = 1
 
 
 # ---------------------------------------------------------------- outcomes and events
@@ -302,11 +343,12 @@ Outcome = Accepted | Rejected
 
 class Event(msgspec.Struct, frozen=True):
     """Something that happened, for the event stream. `kind` is dotted and past tense: `cluster.named`,
-    `member.joined`, `member.updated` (addresses), `member.status`, `member.removed`, `epoch.begun`,
-    `epoch.announced`, `dataset.added`, `dataset.deleted`, `job.submitted`, `job.started`, `job.resumed`,
+    `cluster.level_raised`, `member.joined`, `member.updated` (addresses), `member.status`, `member.removed`,
+    `epoch.begun`, `epoch.announced`, `dataset.added`, `dataset.deleted`, `job.submitted`, `job.started`, `job.resumed`,
     `job.folds_recorded`, `job.unit_finished`, `job.ended`, `job.cancelled`, `job.retried`, `model.published`,
-    `alias.moved`, `alias.dropped`, `token.created`, `token.revoked`. `subject` is the object's name or id;
-    `detail` a small JSON object."""
+    `alias.moved`, `alias.dropped`, `token.created`, `token.revoked`, `secret.rotating` (each phase), `secret.rotated`,
+    `secret.rotation_abandoned`, `secret.node_excused`. `subject` is the object's name or id; `detail` a small JSON
+    object."""
 
     index: int
     at: float

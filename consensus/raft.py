@@ -20,7 +20,8 @@ from consensus.engine import now
 from consensus.engine_room import EngineRoom
 from consensus.feed import Subscription
 from consensus.glance import status_of
-from consensus.messages import Barrier, Command, Entry, Event, Rejected
+from consensus.levels import admit, stamped
+from consensus.messages import Barrier, Command, Event, Rejected
 from consensus.ports import (
     Beacon,
     CommandRejected,
@@ -86,6 +87,7 @@ class RaftLog:
 
         Raises:
             Corrupt: the journal or the snapshot is damaged.
+            TooNew: the log needs a newer release than this one.
             EngineMismatch: another pysyncobj is installed.
             OSError: the folder or the port cannot be had.
         """
@@ -137,7 +139,9 @@ class RaftLog:
     ) -> Committed:
         """Commit `command` and wait until it is applied on this node; see `ports.Log.propose`."""
         command_id = command_id or CommandId(uuid.uuid4().hex)
-        data = encode_entry(Entry(command_id, time.time(), actor, command))
+        entry = stamped(command_id, time.time(), actor, command)
+        admit(self.state, entry)
+        data = encode_entry(entry)
         if len(data) > MAX_COMMAND:
             raise CommandTooLarge(f"the command has {len(data)} bytes, at most {MAX_COMMAND} are possible")
         if command_id not in self.state.recent:
@@ -220,6 +224,16 @@ class RaftLog:
         """Drop the live connection to `node`; one that is still in the peer table may come back."""
         if self._running:
             self._room.call(lambda: self._room.transport.disconnect(node))
+
+    def renew_links(self) -> None:
+        """Put new connections, with today's certificates, in the place of those that this node has dialled."""
+        if self._running:
+            self._room.call(lambda: self._room.transport.renew())
+
+    def judge_links_again(self) -> None:
+        """Drop the live connections whose certificates are not accepted any more."""
+        if self._running:
+            self._room.call(lambda: self._room.transport.judge_again())
 
     def set_beacon(self, payload: bytes) -> None:
         """At most 64 KiB, sent to every connected peer each second. Raises ValueError."""

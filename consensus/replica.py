@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from consensus.codec import CodecError, decode_entry, decode_state, encode_state
+from consensus.codec import CodecError, decode_entry, decode_foreign, decode_state, encode_state, level_of_state
 from consensus.disk import Corrupt
+from consensus.levels import LEVEL, check
 from consensus.machine import apply
 from consensus.messages import Entry, Event
 from consensus.state import ClusterState
@@ -24,17 +25,19 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Replica:
-    """Belongs to the log's thread; the states that it hands out are values."""
+    """Belongs to the log's thread; the states that it hands out are values. What it is given raises TooNew once the
+    level in force is above `level`: the node must stop before it applies what it does not understand."""
 
-    def __init__(self, initial: ClusterState) -> None:
+    def __init__(self, initial: ClusterState, level: int = LEVEL) -> None:
         self.state = initial
+        self._level = level
         self._entries: list[tuple[int, Entry]] = []
         self._events: list[Event] = []
         self._restored = False
 
     def apply(self, index: int, command: bytes) -> None:
         try:
-            entry = decode_entry(command)
+            entry = self.read(command)
         except CodecError as error:
             # Every replica of this release decides alike: the entry changes nothing.
             log.error("log.undecodable_entry index=%d error=%s", index, error)  # noqa: TRY400  # no traceback needed
@@ -42,8 +45,23 @@ class Replica:
             return
         applied = apply(self.state, index, entry)
         self.state = applied.state
+        check(self._level, self.state.level)
         self._entries.append((index, entry))
         self._events.extend(applied.events)
+
+    def read(self, command: bytes) -> Entry:
+        """An entry above the level in force is refused by all releases alike, known or not. Raises CodecError."""
+        try:
+            return self.known(command)
+        except CodecError:
+            foreign = decode_foreign(command)
+            if foreign.level <= self.state.level:
+                raise
+            return foreign
+
+    def known(self, command: bytes) -> Entry:
+        """An entry that this release understands. Raises CodecError."""
+        return decode_entry(command)
 
     def freeze(self) -> Callable[[], bytes]:
         state = self.state
@@ -51,6 +69,7 @@ class Replica:
 
     def decode(self, state: bytes) -> Callable[[int], None]:
         try:
+            check(self._level, level_of_state(state))
             decoded = decode_state(state)
         except CodecError as error:
             raise Corrupt(f"snapshot: {error}") from error

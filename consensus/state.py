@@ -69,6 +69,41 @@ class Member(msgspec.Struct, frozen=True):
     version: str
     joined_at: float
     status: MemberStatus = MemberStatus.ACTIVE
+    level: int = 1
+    """The highest level of the code that its release understands (`consensus.levels`)."""
+
+
+class RotationPhase(StrEnum):
+    """What a rotation of the cluster secret asks of every member."""
+
+    SETTLED = "settled"
+    """Nothing: none is under way."""
+    PREPARE = "prepare"
+    """Keep the new secret durably, and trust certificates of both."""
+    PRESENT = "present"
+    """Show certificates of the new secret, and still trust both."""
+    RETIRE = "retire"
+    """Trust the new secret alone, and keep the old one nowhere."""
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """Where the cluster secret stands. No secret is in here: a digest (64 hexadecimal digits) tells nothing of it."""
+
+    generation: int = 1
+    """How many secrets were ever settled on."""
+    digest: str = ""
+    """Of the secret that is settled; empty for the first, which no node had to confirm."""
+    phase: RotationPhase = RotationPhase.SETTLED
+    coming: str = ""
+    """Of the secret that is to come, while one is."""
+    source: NodeId = NodeId("")
+    """Which node made it."""
+    begun_at: float = 0.0
+    """When the rotation began, or was finished."""
+    confirmed: tuple[NodeId, ...] = ()
+    """Members that have done what the phase asks."""
+    excused: tuple[NodeId, ...] = ()
+    """Members that the operator gave up waiting for."""
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -78,6 +113,8 @@ class Epoch(msgspec.Struct, frozen=True):
     head: NodeId = NodeId("")
     address: str = ""
     begun_at: float = 0.0
+    secret: str = ""
+    """Digest of the cluster secret that its credentials are made of; empty for the first."""
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -260,3 +297,6 @@ class ClusterState(msgspec.Struct, frozen=True):
     recent: Map[CommandId, Remembered] = Map()
     recent_order: Map[int, CommandId] = Map()
     recent_next: int = 0
+    level: int = 1
+    """The level in force: commands that need a higher one are refused. It never falls."""
+    rotation: Rotation = Rotation()

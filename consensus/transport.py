@@ -130,6 +130,20 @@ class MtlsTransport:
         for link in [link for link in self._admitted if link.peer == peer]:
             self._drop(link)
 
+    def renew(self) -> None:
+        """Put new connections, with today's certificates, in the place of those that this node has dialled."""
+        for dialer in self._dialers.values():
+            dialer.renew()
+
+    def judge_again(self) -> None:
+        """End the connections whose certificates are not accepted any more."""
+        for link in list(self._admitted):
+            try:
+                self._identify(link.certificate)
+            except PermissionError as error:
+                log.info("raft.peer_dropped peer=%s reason=%s", link.peer, error)
+                self._drop(link)
+
     # ------------------------------------------------------------ messages
     def send(self, peer: str, message: Message) -> bool:
         """Put a message into the outbox; False when the peer is not connected."""
@@ -198,7 +212,7 @@ class MtlsTransport:
         if (old := self._links.get(peer)) is not None:
             self._drop(old)
         self._links[peer] = link
-        link.up = link.was_up = True
+        link.came_up()
         log.info("raft.peer_up peer=%s", peer)
         self._events.on_up(peer)
 

@@ -11,7 +11,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from zeroconf import DNSQuestionType, Error, IPVersion, NonUniqueNameException, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
@@ -52,6 +52,7 @@ class MdnsSource:
 
     def __init__(self, me: Peer, interfaces: Sequence[str], *, rebrowse: float = REBROWSE_SECONDS) -> None:
         self._me = me
+        self._trusted = frozenset({me.fingerprint})
         self._interfaces = list(interfaces)
         self._rebrowse = rebrowse
         self._name = f"{me.id}.{SERVICE}"
@@ -96,6 +97,10 @@ class MdnsSource:
         except (TimeoutError, OSError, Error) as error:
             self._say_unavailable(error)
         await self._close()
+
+    def trust(self, fingerprints: Set[str]) -> None:
+        """Whose records are ours: those of both CAs while the cluster's secret is rotated."""
+        self._trusted = frozenset(fingerprints)
 
     async def update(self, me: Peer) -> None:
         """Announce another state or other addresses of this node (its id stays). Does not wait for the network."""
@@ -230,7 +235,7 @@ class MdnsSource:
         except (ValueError, OSError, Error) as error:
             log.debug("mdns.ignored", extra={"parvada_keys": {"record": name, "reason": str(error)}})
             return frozenset()
-        if f"{peer.id}.{SERVICE}" != name or peer.fingerprint != self._me.fingerprint:
+        if f"{peer.id}.{SERVICE}" != name or peer.fingerprint not in self._trusted:
             return frozenset()
         return frozenset(peer.hints)
 

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import parvada
+from consensus.levels import LEVEL
 from consensus.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, Member, NodeId
-from discovery.mdns import MdnsSource
 from discovery.peer import Peer
 from discovery.sources import PeerSource, StaticSource, parse_seed
 from discovery.watcher import Watcher
@@ -20,20 +21,27 @@ from node.config import Config
 from node.gate import NodeGate
 from node.greeter import Greeter
 from node.joining import ClusterRecord, Joiner, note_log, require_log
+from node.keyring import Keyring
 from node.leadership import Leadership
 from node.membership import Membership
 from node.net import own_address
 from node.peer_api import PeerApi
 from node.peer_table import PeerTable
 from node.peers import PeerClient
-from node.pki import Authority, Identity, NodeKey, load_secret
+from node.pki import NodeKey
 from node.promises import Promises
 from node.registration import Registration, say_goodbye
 from node.removal import EXIT_REMOVED, Removal
+from node.ring import RingStore
+from node.room import MEGABYTE, Limits as BlobLimits
+from node.rotation import Rotator
 from node.services import Foundation, Services
 from node.slot import Slot, claim
 from node.tasks import Tasks
 from node.voters import Limits
+
+if TYPE_CHECKING:
+    from discovery.mdns import MdnsSource
 
 DEFAULT_SEED_PORT = 7443
 RENEW_CHECK_SECONDS = 60.0
@@ -67,29 +75,31 @@ class Agent:
         self._log: RaftLog | None = None
         self._registration: asyncio.Task[None] | None = None
 
-        # Who we are. The CA follows from the secret, the node's id from its own key.
-        authority = Authority.from_secret(load_secret(config.secret_path))
+        # Who we are. The CA follows from the secret (two, while it is rotated), the node's id from its own key.
+        store = RingStore(slot.path, config.secret_path, owned=config.storage.secret_file is None)
         key = NodeKey.load_or_make(slot.path / "key.pem")
-        self._identity = Identity(authority, key, sorted({self._address, "127.0.0.1"}), revoked=self._is_revoked)
-        self._fingerprint = authority.fingerprint
-        self._admin_token = authority.admin_token()
+        self._keyring = Keyring(store, key, sorted({self._address, "127.0.0.1"}), revoked=self._is_revoked)
+        self._identity = self._keyring.identity
 
         # What runs for this node, and what must not outlive it.
         self._tasks = Tasks(self._on_failure)
         self._supervisor = Supervisor(slot.path / "logs", self._on_failure)
-        self._blobs = BlobStore(slot.path / "blobs")
+        storage = config.storage
+        limits = BlobLimits(storage.disk_quota_mb * MEGABYTE, storage.disk_reserve_mb * MEGABYTE)
+        self._blobs = BlobStore(slot.path / "blobs", limits)
 
         # How peers are found and reached.
         blank = self._blank()
         self._table = PeerTable(self._identity.id)
         self._removal = Removal(self._identity.id, slot.path, self._stop.set)
         self._client = PeerClient(self._identity, self._table)
-        self._gate = NodeGate(blank, self._table, self._update_peers)
+        self._gate = NodeGate(blank, self._table, self._heard_news)
         self._leadership = Leadership(self._client)
         self._promises = Promises(
             self._identity.id, slot.path, config.cluster.expect, config.cluster.name, self._client
         )
-        routes = [self._leadership.route(), self._promises.route()]
+        self._rotation = Rotator(self._identity.id, self._keyring, self._client, self._keys_changed)
+        routes = [*self._leadership.routes(), self._promises.route(), *self._rotation.routes()]
         self._peer_api = PeerApi(self._identity, self._table, self._blobs, self._gate, routes)
         self._mdns = self._make_mdns(blank)
         self._watcher = Watcher(self._sources())
@@ -150,11 +160,15 @@ class Agent:
         self._log = log
         membership = Membership(log, self._limits())
         self._gate.belongs(record, log, membership)
-        self._leadership.belongs(log)
+        self._leadership.belongs(log, membership)
+        self._rotation.belongs(log, log)
         self._update_peers()
+        if record.genesis == self._me:
+            self._greeter.tell_all()
         if self._mdns is not None:
             await self._mdns.update(self._gate.hello())
         self._tasks.start(self._follow_members(log), "members")
+        self._tasks.start(self._rotation.run(), "rotation")
         self._registration = self._tasks.start(Registration(self._member(), record, log).run(), "registration")
         services = Services(self._foundation(), record, log, membership)
         await services.start()
@@ -197,14 +211,19 @@ class Agent:
             api_port=self._config.client.port,
             state="blank",
             cluster_id="",
-            fingerprint=self._fingerprint,
+            fingerprint=self._identity.fingerprint,
             version=parvada.__version__,
         )
 
-    def _make_mdns(self, blank: Peer) -> MdnsSource | None:
+    def _make_mdns(self, blank: Peer) -> "MdnsSource | None":
         if not self._config.peers.mdns:
             return None
-        return MdnsSource(blank, [self._config.peers.mdns_interface or self._address])
+        # zeroconf is a tenth of all that a node imports: not for nothing.
+        from discovery.mdns import MdnsSource
+
+        source = MdnsSource(blank, [self._config.peers.mdns_interface or self._address])
+        source.trust(self._identity.fingerprints)
+        return source
 
     def _sources(self) -> list[PeerSource]:
         seeds = [parse_seed(text, DEFAULT_SEED_PORT) for text in self._config.peers.seeds]
@@ -242,7 +261,8 @@ class Agent:
             client=self._client,
             supervisor=self._supervisor,
             tasks=self._tasks,
-            admin_token=self._admin_token,
+            keyring=self._keyring,
+            rotation=self._rotation,
             address=self._address,
             leadership=self._leadership,
             split=lambda: self._gate.split(self._greeter.met.values()),
@@ -255,6 +275,11 @@ class Agent:
     def _connected(self) -> frozenset[NodeId]:
         return frozenset(self._log.status.connected) if self._log is not None else frozenset()
 
+    def _heard_news(self) -> None:
+        """A peer has told us something: Raft may connect to it, and if it is a member now, we want to join."""
+        self._update_peers()
+        self._greeter.look_again()
+
     def _update_peers(self) -> None:
         if self._log is not None:
             self._log.set_peers(self._table.raft_peers())
@@ -265,9 +290,17 @@ class Agent:
         async for item in log.subscribe():
             if item.state.members is not members:
                 members = item.state.members
-                self._table.follow(item.state, self._fingerprint)
+                self._table.follow(item.state, self._identity.fingerprint)
                 self._update_peers()
             await self._removal.follow(item.state, log, self._peer_api, self._client)
+
+    async def _keys_changed(self) -> None:
+        """This node presents, or trusts, other certificates than before."""
+        self._gate.present(self._identity.fingerprint)
+        await self._client.renew()
+        if self._mdns is not None:
+            self._mdns.trust(self._identity.fingerprints)
+            await self._mdns.update(self._gate.hello())
 
     async def _keep_certificate(self) -> None:
         while True:
@@ -287,4 +320,5 @@ class Agent:
             cpus=self._config.cpus,
             version=parvada.__version__,
             joined_at=time.time(),
+            level=LEVEL,
         )

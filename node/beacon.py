@@ -28,6 +28,8 @@ class NodeBeacon(msgspec.Struct, frozen=True):
     sample: Sample
     blobs_held: int = 0
     blobs_owed: int = 0
+    disk_full: bool = False
+    """The node refuses uploads and copies for want of room."""
     rows: tuple[ModelStats, ...] = ()
     ray_epoch: int = 0
     """The epoch in which the node's share of Ray is up; 0 for none."""

@@ -4,10 +4,12 @@ Layout: `DIR/ab/<64 hexadecimal digits>`, partial files in `DIR/incoming`. All o
 """
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self
@@ -16,15 +18,12 @@ import msgspec
 
 from consensus.state import Digest
 from node.files import fsync_folder
+from node.room import BlobError, DiskFull, Limits, Room
+
+__all__ = ["BlobError", "BlobMissing", "BlobStore", "BlobWriter", "DigestMismatch", "DiskFull", "StoredBlob"]
 
 CHUNK_BYTES = 1024 * 1024
-KEPT_FREE_BYTES = 64 * 1024 * 1024
-"""Left free on the disk for the Raft journal, which must not be the one to find it full."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class BlobError(Exception):
-    """Root of the store's errors."""
 
 
 class BlobMissing(BlobError):
@@ -35,10 +34,6 @@ class DigestMismatch(BlobError):
     """The bytes are not those that the digest names. The partial file is gone."""
 
 
-class DiskFull(BlobError):
-    """No room; nothing was kept."""
-
-
 class StoredBlob(msgspec.Struct, frozen=True):
     digest: Digest
     bytes: int
@@ -47,8 +42,11 @@ class StoredBlob(msgspec.Struct, frozen=True):
 class BlobStore:
     """Blobs on this node's disk. Methods that touch the disk for long run in a thread; the rest look into memory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: Limits | None = None) -> None:
         self._directory = directory
+        self.room = Room(directory, limits or Limits(), self.stored_bytes)
+        self._moving = asyncio.Lock()
+        """Held while a file comes or goes by its name, so that neither undoes the other."""
         self._incoming = directory / "incoming"
         self._sizes: dict[Digest, int] = {}
         self._verified: dict[Digest, tuple[int, int]] = {}
@@ -73,6 +71,10 @@ class BlobStore:
     def digests(self) -> frozenset[Digest]:
         return frozenset(self._sizes)
 
+    def stored_bytes(self) -> int:
+        """Of all blobs together."""
+        return sum(self._sizes.values())
+
     def touch(self, digest: Digest) -> None:
         """Somebody relies on the blob from now on, though no fact may refer to it yet."""
         self.touched.add(digest)
@@ -94,15 +96,6 @@ class BlobStore:
         self.size(digest)
         return self._place(digest)
 
-    def free_bytes(self) -> int:
-        """What the store may still take."""
-        return max(0, shutil.disk_usage(self._directory).free - KEPT_FREE_BYTES)
-
-    def check_room(self, size: int) -> None:
-        """Raises DiskFull if `size` more bytes have no place."""
-        if size > self.free_bytes():
-            raise DiskFull(f"no room for {size} bytes: {self.free_bytes()} bytes are free on this node")
-
     def begin(self, name: str | None = None) -> "BlobWriter":
         """A writer for a new blob. With a `name` its partial file outlives a broken transfer and is taken up again."""
         path = self._incoming / (name or f"new-{os.urandom(8).hex()}")
@@ -115,9 +108,21 @@ class BlobStore:
 
     async def remove(self, digest: Digest) -> None:
         """Forget the blob; nothing happens if it is not there."""
-        if self._sizes.pop(digest, None) is not None:
+        await self.remove_if(digest, lambda: True)
+
+    async def remove_if(self, digest: Digest, needless: Callable[[], bool]) -> bool:
+        """Forget the blob if it still is `needless` when its turn comes: it may be arriving anew just now."""
+        async with self._moving:
+            if digest not in self._sizes or not needless():
+                return False
+            del self._sizes[digest]
             self._verified.pop(digest, None)
             await asyncio.to_thread(self._unlink, digest)
+            return True
+
+    async def clear_partial(self, age: float) -> None:
+        """Remove what broken transfers left if nobody has taken it up for `age` seconds."""
+        await asyncio.to_thread(_remove_older, self._incoming, time.time() - age)
 
     async def complete(self, digest: Digest) -> bool:
         """Whether the file has its size: a cheap check before it is sent. Raises BlobMissing."""
@@ -142,9 +147,11 @@ class BlobStore:
         return False
 
     async def _admit(self, path: Path, digest: Digest, size: int) -> StoredBlob:
-        await asyncio.to_thread(self._rename, path, digest)
-        self._sizes[digest] = size
-        self.touch(digest)
+        async with self._moving:
+            await asyncio.to_thread(self._rename, path, digest)
+            self._sizes[digest] = size
+            self._verified.pop(digest, None)
+            self.touch(digest)
         return StoredBlob(digest, size)
 
     def _rename(self, path: Path, digest: Digest) -> None:
@@ -265,6 +272,13 @@ class BlobWriter:
 
 def is_digest(text: str) -> bool:
     return len(text) == 64 and not set(text) - set("0123456789abcdef")
+
+
+def _remove_older(folder: Path, oldest: float) -> None:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _digest(path: Path) -> Digest | None:

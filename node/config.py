@@ -40,6 +40,15 @@ class Storage(msgspec.Struct, frozen=True):
     """On how many nodes a blob is kept: two may be lost before the last copy is."""
     scrub_hours: float = 24.0
     """In how many hours every blob of this node is read again and compared with its digest; 0 = never."""
+    disk_quota_mb: int = 0
+    """How much the blobs of this node may take together; 0 = as much as the disk has."""
+    disk_reserve_mb: int = 256
+    """Free disk that uploads and copies leave to the log: its journal and snapshots under load, and some air."""
+    repair_mb_per_second: float = 32.0
+    """The most that this node pulls to have enough copies of everything, so that it still serves: a quarter of a
+    gigabit link, half of an old disk. 0 = no bound. What is served or asked for comes at full speed."""
+    grace_seconds: float = 600.0
+    """How long a blob that nothing refers to any more stays: uploads send theirs well before they are committed."""
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -137,6 +146,10 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "SHARED": ("storage", "shared"),
     "COPIES": ("storage", "copies"),
     "SCRUB_HOURS": ("storage", "scrub_hours"),
+    "DISK_QUOTA_MB": ("storage", "disk_quota_mb"),
+    "DISK_RESERVE_MB": ("storage", "disk_reserve_mb"),
+    "REPAIR_MB_PER_SECOND": ("storage", "repair_mb_per_second"),
+    "GRACE_SECONDS": ("storage", "grace_seconds"),
     "HOST": ("client", "host"),
     "PORT": ("client", "port"),
     "FRONTS": ("client", "fronts"),
@@ -180,6 +193,10 @@ _CONCERNS: dict[str, type[msgspec.Struct]] = {
 _RANGES: dict[str, tuple[int, int | None]] = {
     "COPIES": (1, None),
     "SCRUB_HOURS": (0, None),
+    "DISK_QUOTA_MB": (0, None),
+    "DISK_RESERVE_MB": (0, None),
+    "REPAIR_MB_PER_SECOND": (0, None),
+    "GRACE_SECONDS": (0, None),
     "FRONTS": (0, None),
     "MAX_UPLOAD_MB": (1, None),
     "MAX_PREDICT_MB": (1, 4096),

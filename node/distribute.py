@@ -16,7 +16,6 @@ log = logs.get("node.distribute")
 
 DURABLE_COPIES = 2
 """Before a write is acknowledged: it survives the loss of any one disk. The replicators make the other copies."""
-PUT_SECONDS = 300.0
 
 
 class NotDurable(Exception):
@@ -84,9 +83,8 @@ class Distributor:
     async def _put(self, node: NodeId, digest: Digest) -> str | None:
         """None, or why the node did not take it."""
         try:
-            async with asyncio.timeout(PUT_SECONDS):
-                await self._giver.put(node, digest)
-        except (PeerError, TimeoutError) as error:
+            await self._giver.put(node, digest)
+        except PeerError as error:
             log.warning("blob.not_put", digest=digest, node=node, reason=str(error))
             return str(error) or type(error).__name__
         return None

@@ -1,11 +1,11 @@
 """What carries out an epoch on this node: Ray's processes, or nothing but the trainer's own pool."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-from node.pki import Identity
+from node.pki import RayCredentials, SecretError
 from training.epoch import RayRole, RayStatus
-from training.ray_cluster import RayCluster
+from training.ray_cluster import RayCluster, RayStartError
 
 INLINE_ADDRESS = "inline"
 """What the head of an epoch without Ray announces."""
@@ -32,11 +32,9 @@ class Engine(Protocol):
 class RayEngine:
     """Ray with the certificate and token of the epoch."""
 
-    def __init__(self, cluster: RayCluster, identity: Identity, cluster_id: str, ips: Sequence[str]) -> None:
+    def __init__(self, cluster: RayCluster, credentials: Callable[[int], RayCredentials]) -> None:
         self._cluster = cluster
-        self._identity = identity
-        self._cluster_id = cluster_id
-        self._ips = ips
+        self._credentials = credentials
 
     @property
     def status(self) -> RayStatus:
@@ -47,11 +45,16 @@ class RayEngine:
         return {**self._cluster.environment, "PARVADA_RAY_ADDRESS": self._cluster.status.address}
 
     async def start_head(self, epoch: int) -> None:
-        await self._cluster.start_head(epoch, self._identity.ray_credentials(epoch, self._cluster_id, self._ips))
+        await self._cluster.start_head(epoch, self._made(epoch))
 
     async def join(self, epoch: int, address: str) -> None:
-        credentials = self._identity.ray_credentials(epoch, self._cluster_id, self._ips)
-        await self._cluster.join(epoch, address, credentials)
+        await self._cluster.join(epoch, address, self._made(epoch))
+
+    def _made(self, epoch: int) -> RayCredentials:
+        try:
+            return self._credentials(epoch)
+        except SecretError as error:
+            raise RayStartError(str(error)) from error
 
     async def stop(self) -> None:
         await self._cluster.stop()

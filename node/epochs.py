@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from consensus.messages import AnnounceHead, BeginEpoch
 from consensus.ports import CommandRejected, Log, LogError, LogStatus
+from consensus.rotation import digest_in_force
 from consensus.state import ClusterState, Epoch, MemberStatus, NodeId
 from node import logs
 from node.children import Child, ChildError, Supervisor
@@ -29,7 +30,8 @@ _log = logs.get("epochs")
 def head_to_begin_with(state: ClusterState, status: LogStatus, unseen: Mapping[NodeId, float]) -> NodeId | None:
     """The head of a new epoch, if this node leads and the present one has none that lives; pure.
 
-    `unseen`: seconds since each member was last connected. If the leader changes but the head lives, nothing does.
+    `unseen`: seconds since each member was last connected. If the leader changes but the head lives, nothing does,
+    unless the epoch's credentials follow from a cluster secret that is being replaced: who knows it could take part.
     """
     if status.leader != status.me or not status.quorum or status.me not in state.members:
         return None
@@ -37,7 +39,7 @@ def head_to_begin_with(state: ClusterState, status: LogStatus, unseen: Mapping[N
     if head is not None and head.status is MemberStatus.ACTIVE:
         away = 0.0 if head.id == status.me else unseen.get(head.id, 0.0)
         if away < HEAD_GRACE_SECONDS:
-            return None
+            return None if state.epoch.secret == digest_in_force(state.rotation) else head.id
     if state.members[status.me].status is MemberStatus.ACTIVE:
         return status.me
     others = [

@@ -5,9 +5,10 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_atomically(path: Path, content: bytes, mode: int = 0o600, mark: str = "") -> None:
+    """Temporary file in the same folder, fsync, rename, fsync of the folder. `mark` tells apart those who may write the
+    same file at once; by default the process's number, which in containers may be the same."""
+    temporary = path.with_name(f".{path.name}.{mark or os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

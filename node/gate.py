@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
 from consensus.messages import DropBlobs
 from consensus.ports import Log, LogError
 from consensus.state import Digest, NodeId
@@ -47,6 +49,10 @@ class NodeGate:
             version=self._peer.version,
         )
 
+    def present(self, fingerprint: str) -> None:
+        """This node's certificate is of another CA from now on."""
+        self._peer = replace(self._peer, fingerprint=fingerprint)
+
     def heard(self) -> frozenset[NodeId]:
         """Peers that have introduced themselves: they reach this node."""
         return frozenset(self._heard)
@@ -65,7 +71,9 @@ class NodeGate:
     def _note_split(self, node: NodeId, theirs: str, ours: str) -> None:
         if node not in self.split():
             _log.warning("cluster.split", peer=node, theirs=theirs, ours=ours)
-        self._split[node] = (theirs, time.monotonic())
+        now = time.monotonic()
+        self._split = {other: said for other, said in self._split.items() if said[1] >= now - SPLIT_SECONDS}
+        self._split[node] = (theirs, now)
 
     # ---- node.peer_api.Gate
     def hello(self) -> Peer:
@@ -76,18 +84,25 @@ class NodeGate:
 
     async def join(self, peer: Peer) -> Grant | None:
         node = NodeId(peer.id)
+        if node == self._peer.id:  # a seed that leads back to this node
+            return None
         if self._log is not None and node in self._log.state.revoked:
             raise PermissionError(f"node {node} has left this cluster for good")
         if self._record is not None and peer.state == "member" and peer.cluster_id != self._record.cluster_id:
             self._note_split(node, peer.cluster_id, self._record.cluster_id)
             return None
         self._split.pop(node, None)
-        self._heard.add(node)
+        if self._record is None:  # of use to form, and to nothing after that
+            self._heard.add(node)
         if self._table.learn(peer):
             self._on_news()
         if self._record is None:
             return None
-        return Grant(self._record.cluster_id, self._record.genesis, self._record.name)
+        return Grant(self._record.cluster_id, self._record.genesis, self._record.name, self._leader())
+
+    def _leader(self) -> Peer | None:
+        leader = self._log.status.leader if self._log is not None else None
+        return self._table.find(leader) if leader is not None else None
 
     async def stopping(self, node: NodeId, timeout: float) -> bool:
         if self._membership is None:

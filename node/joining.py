@@ -1,6 +1,7 @@
 """From a blank start to membership: looks, asks `discovery.formation` what to do, does it, and keeps the record."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -129,7 +130,10 @@ class Joiner:
         if reason != self._said:
             _log.info("formation.waiting", reason=reason)
             self._said = reason
-        await asyncio.sleep(min(seconds, formation.RECHECK_SECONDS))
+        self._greeter.news.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, formation.RECHECK_SECONDS)):
+                await self._greeter.news.wait()
 
     async def _propose(self) -> ClusterRecord | None:
         """Rule 2: one round of promises. The decision is durable on a majority, and so is its cluster id."""
@@ -183,6 +187,9 @@ class Joiner:
         except (PeerError, ValueError) as error:
             _log.info("join.failed", peer=node, reason=str(error))
             return None
+        if grant.leader is not None and not await self._greeter.greet_at(grant.leader):
+            # Not in vain: this node greets on, and once the leader knows it, its registration is committed.
+            _log.info("join.leader_not_reached", leader=grant.leader.id)
         return ClusterRecord(grant.cluster_id, NodeId(grant.genesis), grant.name, "joined")
 
     def _form(self, how: How) -> ClusterRecord:

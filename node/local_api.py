@@ -184,6 +184,7 @@ class LocalApi:
 
     async def make_present(self, digest: Digest) -> Path:
         """The path of the blob, checked against its digest, fetched if it is not here. Raises PeerError, DiskFull."""
+        self._blobs.touch(digest)  # a spare copy must not go between this answer and its use
         if not self._blobs.has(digest) or not await self._blobs.verify(digest):
             connected = frozenset(self._log.status.connected)
             holders = available_holders(self._log.state, digest)

@@ -5,10 +5,12 @@ The rules are in `node.voters`; here they meet the log. Runs on every node, acts
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 
-from consensus.messages import SetMemberStatus
+from consensus.levels import LEVEL, common_level
+from consensus.messages import RaiseLevel, SetMemberStatus
 from consensus.ports import CommandRejected, Log, LogError, LogStatus
 from consensus.state import ClusterState, MemberStatus, NodeId
 from node import logs, voters
@@ -20,6 +22,12 @@ CAUGHT_UP_ENTRIES = 100
 TICK_SECONDS = 0.5
 NOTICE_SECONDS = 30.0
 """A notice is forgotten after this: the node has stopped, or has changed its mind."""
+SETTLE_SECONDS = 3.0
+"""A new leader waits this long before it takes a surplus vote: nodes that stop tell it by then, and lose theirs."""
+TRANSFER_SECONDS = 1.5
+"""For another leader to take over; until then, or until it is given up, all writes are held back."""
+TRANSFER_PAUSE_SECONDS = 5.0
+"""After a transfer that failed, so that writes get through; the next goes to another voter, if there is one."""
 
 _log = logs.get("membership")
 
@@ -27,13 +35,19 @@ _log = logs.get("membership")
 class Membership:
     """Watches members and keeps the voters as `node.voters` says."""
 
-    def __init__(self, log: Log, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, log: Log, limits: Limits, clock: Callable[[], float] = time.monotonic, level: int = LEVEL
+    ) -> None:
         self._log = log
+        self._level = level
         self._limits = limits
         self._clock = clock
         self._notices: dict[NodeId, float] = {}
+        self._leaving: dict[NodeId, float] = {}
         self._last_seen: dict[NodeId, float] = {}
         self._caught_up_since: dict[NodeId, float] = {}
+        self._leads_since: float | None = None
+        self._no_transfer_before = -math.inf
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -43,7 +57,7 @@ class Membership:
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.05 if self._notices else TICK_SECONDS):
+                async with asyncio.timeout(0.05 if self._notices or self._leaving else TICK_SECONDS):
                     await self._wake.wait()
 
     def seen_ages(self) -> Mapping[NodeId, float]:
@@ -65,26 +79,51 @@ class Membership:
             if gathered and self._nobody_stays(status):
                 return True
             if gathered and node not in status.voters:
-                # It is away at once: its share of blobs and work moves without the wait for a lost node.
-                await self._carry_out(Mark(node, MemberStatus.AWAY))
+                await self._note_away(node)
                 return True
             await asyncio.sleep(0.05)
         return False
+
+    async def retire(self, node: NodeId, timeout: float) -> bool:
+        """A member is about to be removed: take its vote away, in the order that keeps a majority alive, and give it
+        none again meanwhile. False when this node is not the leader (any more) or time is up."""
+        self._leaving[node] = self._clock()
+        self._wake.set()
+        deadline = self._clock() + timeout
+        while self._clock() < deadline:
+            status = self._log.status
+            if status.leader != status.me:
+                return False
+            if node not in status.voters:
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    async def _note_away(self, node: NodeId) -> None:
+        """At once: its share of blobs and work moves without the wait for a lost node."""
+        member = self._log.state.members.get(node)
+        if member is not None and member.status is MemberStatus.ACTIVE:
+            await self._carry_out(Mark(node, MemberStatus.AWAY))
 
     def _nobody_stays(self, status: LogStatus) -> bool:
         """No healthy member will be left: keep the configuration, so that any majority may come back."""
         alive = {node for node in self._log.state.members if node in status.connected or node == status.me}
         return alive <= self._notices.keys()
 
-    def _next_change(self) -> Change | None:
+    def _next_change(self) -> Change | RaiseLevel | None:
         status, state = self._log.status, self._log.state
         self._observe(status, state)
         if status.leader != status.me or not status.quorum:
             return None
-        return voters.next_change(self._view(status, state), self._limits)
+        change = voters.next_change(self._view(status, state), self._limits) or _raise_level(state, self._level)
+        return None if isinstance(change, Transfer) and self._clock() < self._no_transfer_before else change
 
     def _observe(self, status: LogStatus, state: ClusterState) -> None:
         now = self._clock()
+        if status.leader != status.me:
+            self._leads_since = None
+        elif self._leads_since is None:
+            self._leads_since = now
         for node in state.members:
             if node in status.connected or node == status.me:
                 self._last_seen[node] = now
@@ -94,8 +133,12 @@ class Membership:
                 self._caught_up_since.setdefault(node, now)
             else:
                 self._caught_up_since.pop(node, None)
-        for node in [node for node, at in self._notices.items() if now - at > NOTICE_SECONDS]:
-            del self._notices[node]
+        for told in (self._notices, self._leaving):
+            for node in [node for node, at in told.items() if now - at > NOTICE_SECONDS]:
+                del told[node]
+        for known in (self._last_seen, self._caught_up_since, self._leaving):
+            for node in known.keys() - state.members.keys():
+                del known[node]  # removed for good
 
     def _view(self, status: LogStatus, state: ClusterState) -> View:
         now = self._clock()
@@ -113,10 +156,19 @@ class Membership:
             me=status.me,
             voters=frozenset(status.voters),
             members=members,
-            stopping=frozenset() if gathering else frozenset(self._notices),
+            settled=self._leads_since is not None and now - self._leads_since >= SETTLE_SECONDS,
+            stopping=frozenset(self._leaving) | (frozenset() if gathering else frozenset(self._notices)),
         )
 
-    async def _carry_out(self, change: Change) -> bool:
+    async def _hand_over(self, node: NodeId) -> None:
+        try:
+            await self._log.transfer_leadership(node, TRANSFER_SECONDS)
+        except LogError:
+            now = self._clock()
+            self._no_transfer_before, self._caught_up_since[node] = now + TRANSFER_PAUSE_SECONDS, now
+            raise
+
+    async def _carry_out(self, change: Change | RaiseLevel) -> bool:
         """Returns whether something changed; a refused change is tried again at the next tick."""
         try:
             match change:
@@ -125,7 +177,9 @@ class Membership:
                 case RemoveVoter(node):
                     await self._log.remove_voter(node)
                 case Transfer(node):
-                    await self._log.transfer_leadership(node)
+                    await self._hand_over(node)
+                case RaiseLevel():
+                    await self._log.propose(change, actor="leader", timeout=3.0)
                 case Mark(node, status):
                     await self._log.propose(SetMemberStatus(node, status), actor="leader", timeout=3.0)
         except CommandRejected as error:
@@ -136,3 +190,9 @@ class Membership:
             return False
         _log.info("membership.changed", change=repr(change))
         return True
+
+
+def _raise_level(state: ClusterState, own: int) -> RaiseLevel | None:
+    """Once the last member runs a newer release, what it brings may be used; nobody goes back from there."""
+    level = min(common_level(state), own)
+    return RaiseLevel(level) if level > state.level else None

@@ -14,7 +14,7 @@ from node import logs
 from node.blobs import BlobStore, DigestMismatch, DiskFull, is_digest
 from node.peer_port import IDLE_SECONDS, PeerPort, retire_old_connection
 from node.peer_table import PeerTable, with_first_address
-from node.peers import READ_BUFFER_BYTES, Grant, Identity, MayStop, decode
+from node.peers import MAX_TOLD, READ_BUFFER_BYTES, Grant, Greeting, Identity, MayStop, decode
 from node.send_file import send_file
 from node.tls import Revoked
 
@@ -80,6 +80,7 @@ class PeerApi:
         self.app.add_routes(
             [
                 web.get("/peer/hello", self._hello),
+                web.post("/peer/greet", self._greet),
                 web.get("/peer/table", self._peers),
                 web.post("/peer/join", self._join),
                 web.post("/peer/stopping", self._stopping),
@@ -152,19 +153,30 @@ class PeerApi:
     async def _peers(self, request: web.Request) -> web.Response:
         return _json(self._table.peers())
 
+    async def _greet(self, request: web.Request) -> web.Response:
+        """Both learn of each other; a blank caller is also told whom this node knows."""
+        peer, grant = await self._introduced(request)
+        known = self._table.peers() if peer.state == "blank" else ()
+        told = tuple(other for other in known if other.id != peer.id)[:MAX_TOLD]
+        return _json(Greeting(self._gate.hello(), grant, told))
+
     async def _join(self, request: web.Request) -> web.Response:
+        _, grant = await self._introduced(request)
+        if grant is None:
+            raise _refusal(web.HTTPConflict, "this node is not a member itself yet")
+        return _json(grant)
+
+    async def _introduced(self, request: web.Request) -> tuple[Peer, Grant | None]:
+        """The caller as it describes itself, and what it is granted."""
         peer = _decode(await _small_body(request), Peer)
         if peer.id != request[CALLER]:
             raise _refusal(web.HTTPForbidden, f"node {request[CALLER]} cannot join as {peer.id}")
         if request.remote:
             peer = _seen_at(peer, request.remote)
         try:
-            grant = await self._gate.join(peer)
+            return peer, await self._gate.join(peer)
         except PermissionError as error:
             raise _refusal(web.HTTPForbidden, str(error)) from error
-        if grant is None:
-            raise _refusal(web.HTTPConflict, "this node is not a member itself yet")
-        return _json(grant)
 
     async def _stopping(self, request: web.Request) -> web.Response:
         try:
@@ -203,11 +215,12 @@ class PeerApi:
 
     async def _receive(self, request: web.Request, digest: Digest, size: int) -> None:
         try:
-            self._blobs.check_room(size)
-            async with self._blobs.begin() as writer:
-                while chunk := await _read(request):
-                    await writer.write(chunk)
-                await writer.commit(expected=digest)
+            with self._blobs.room.claim(size) as claim:
+                async with self._blobs.begin() as writer:
+                    while chunk := await _read(request):
+                        await writer.write(chunk)
+                        claim.wrote(len(chunk))
+                    await writer.commit(expected=digest)
         except DigestMismatch as error:
             raise _refusal(web.HTTPUnprocessableEntity, str(error)) from error
         except DiskFull as error:
@@ -228,7 +241,7 @@ class PeerApi:
         return sound
 
 
-OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/table", "/peer/join", "/peer/promise"})
+OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/greet", "/peer/table", "/peer/join", "/peer/promise"})
 """All that a node with the cluster's secret may call before it is a member."""
 
 

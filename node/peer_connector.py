@@ -28,11 +28,15 @@ class PeerConnector(aiohttp.TCPConnector):
     def __init__(
         self, context: ssl.SSLContext, identify: Callable[[bytes | None], NodeId], expected: NodeId | None
     ) -> None:
-        super().__init__(ssl=context, limit=CONNECTIONS, force_close=expected is None, use_dns_cache=False)
+        super().__init__(ssl=context, limit=CONNECTIONS, use_dns_cache=False)
         self._identify = identify
         self._expected = expected
         self.met: NodeId | None = None
         """Who answered the newest connection."""
+
+    def pin(self) -> None:
+        """From here on it connects to nobody but whom it has met."""
+        self._expected = self.met
 
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         transport, protocol = await super()._wrap_create_connection(*args, **kwargs)

@@ -1,6 +1,8 @@
 """Where every known node is reached. Facts from the log and from authenticated greetings, newest first."""
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -18,11 +20,14 @@ MAX_STRANGERS = 256
 class PeerTable:
     """The peers of `me`. A greeting tells where a node is now, the log where it said it was when it registered."""
 
-    def __init__(self, me: NodeId) -> None:
+    def __init__(self, me: NodeId, clock: Callable[[], float] = time.monotonic) -> None:
         self._me = me
+        self._clock = clock
         self._greeted: dict[NodeId, Peer] = {}
         self._members: dict[NodeId, Peer] = {}
         self._revoked: frozenset[NodeId] = frozenset()
+        self._registered = False
+        self._since: dict[NodeId, float] = {}
 
     def learn(self, peer: Peer, address: str | None = None) -> bool:
         """Note what a peer said of itself over mutual TLS; `address` is where it really answered. Returns whether
@@ -45,6 +50,7 @@ class PeerTable:
         others = (member for member in state.members.values() if member.id not in {self._me, *self._revoked})
         made = {member.id: _peer_of(member, state.cluster_id, fingerprint) for member in others}
         self._members = {node: peer for node, peer in made.items() if peer is not None}
+        self._note_newcomers(self._me in state.members)
         self._greeted = {node: peer for node, peer in self._greeted.items() if node not in self._revoked}
 
     def places(self, node: NodeId) -> tuple[tuple[str, int], ...]:
@@ -52,9 +58,27 @@ class PeerTable:
         found = [peer for peer in (self._greeted.get(node), self._members.get(node)) if peer is not None]
         return tuple(dict.fromkeys((address, peer.peer_port) for peer in found for address in peer.addresses))
 
+    def _note_newcomers(self, registered: bool) -> None:
+        """Members that were here when this node came back count as old: it must find them again by itself."""
+        came_back = registered and not self._since and not self._registered
+        now = -math.inf if came_back else self._clock()
+        self._since = {node: self._since.get(node, now) for node in self._members}
+        self._registered = registered
+
+    def new_members(self, seconds: float) -> frozenset[NodeId]:
+        """Those of whom this node has heard in its log for less than so long: Raft is about to connect to them."""
+        now = self._clock()
+        return frozenset(node for node, since in self._since.items() if now - since < seconds)
+
+    def find(self, node: NodeId) -> Peer | None:
+        """What is known of a node, newest first."""
+        return self._greeted.get(node) or self._members.get(node)
+
     def raft_peers(self) -> Mapping[NodeId, PeerAddress]:
-        """For `Log.set_peers`: members, and greeted nodes, which may be about to join."""
-        return {node: self._raft_address(node) for node in {*self._members, *self._greeted}}
+        """For `Log.set_peers`: members, and greeted nodes, which may be about to join. Until this node is a member
+        itself, those that it has greeted: all others would refuse it, after a handshake each time."""
+        nodes = {*self._members, *self._greeted} if self._registered else {*self._greeted}
+        return {node: self._raft_address(node) for node in nodes}
 
     def peers(self) -> tuple[Peer, ...]:
         """All known nodes but this one, as they are told to others."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,7 @@ from consensus.state import NodeId
 from discovery.peer import Peer
 from node.peer_connector import PeerConnector, WrongPeer
 from node.peer_table import PeerTable
-from node.tls import clock_reason
+from node.tls import clock_reason, secret_reason
 
 CONNECT_SECONDS = 1.0
 """For TCP and TLS to one address, before the next is tried."""
@@ -22,6 +23,9 @@ CALL_SECONDS = 10.0
 """For a small call in all."""
 MAX_ANSWER_BYTES = 1024 * 1024
 READ_BUFFER_BYTES = 512 * 1024
+GREETING_SECONDS = 5.0
+"""For a greeting in all, handshake included: as long as the other side gives a handshake. A stopped process takes the
+connection and says nothing; a machine on which many nodes start at once is slow, and asking again makes it slower."""
 
 REVOKED_STATUS = 410
 """What a member answers to a node that was removed for good: "gone", and not coming back."""
@@ -39,6 +43,10 @@ class PeerUnreachable(PeerError):
 
 class ClocksDiffer(PeerUnreachable):
     """A peer's certificate is outside its time by this node's clock, or ours by the peer's."""
+
+
+class OtherSecret(PeerUnreachable):
+    """A node answered that has another cluster secret."""
 
 
 class PeerRefused(PeerError):
@@ -66,6 +74,22 @@ class Grant(msgspec.Struct, frozen=True):
     cluster_id: str
     genesis: str
     name: str
+    leader: Peer | None = None
+    """Who must know the newcomer before its registration can be committed; None if it is who answers, or unknown."""
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """The answer to a node that says who and where it is."""
+
+    peer: Peer
+    grant: Grant | None = None
+    """How to join, from a member of the greeter's cluster or to a blank greeter."""
+    known: tuple[Peer, ...] = ()
+    """Others that a blank greeter may want to know, at most `MAX_TOLD`."""
+
+
+MAX_TOLD = 64
+"""Of them one is enough to get in; the members' own log says where the rest are."""
 
 
 class MayStop(msgspec.Struct, frozen=True):
@@ -81,27 +105,67 @@ class PeerClient:
         self._identity = identity
         self._table = table
         self._sessions: dict[NodeId, aiohttp.ClientSession] = {}
+        self._retired: list[tuple[NodeId, aiohttp.ClientSession]] = []
+        self._under_way: Counter[aiohttp.ClientSession] = Counter()
 
     async def disconnect(self, node: NodeId) -> None:
         """Cut every connection to `node`; calls that are under way raise PeerUnreachable."""
-        if (session := self._sessions.pop(node, None)) is not None:
+        gone = [session for other, session in (*self._sessions.items(), *self._retired) if other == node]
+        self._sessions.pop(node, None)
+        self._retired = [each for each in self._retired if each[0] != node]
+        for session in gone:
             await session.close()
 
+    async def renew(self) -> None:
+        """Every call from here on has a connection with today's certificate; those under way keep theirs."""
+        self._retired += self._sessions.items()
+        self._sessions = {}
+        await self._close_retired()
+
+    async def _close_retired(self) -> None:
+        """Of the sessions that were put away, those in which nothing is under way any more."""
+        for node, session in [each for each in self._retired if not self._under_way[each[1]]]:
+            if (node, session) in self._retired:  # another call may be at this, too
+                self._retired.remove((node, session))
+                await session.close()
+
     async def close(self) -> None:
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
+        sessions = [*self._sessions.values(), *(session for _, session in self._retired)]
+        self._sessions, self._retired = {}, []
+        for session in sessions:
             await session.close()
 
     # ------------------------------------------------------------ small calls
     async def hello(self, address: str, port: int) -> Peer:
         """Who is there? Over mutual TLS, so the answer is that node's own. Raises PeerError, ValueError."""
+        met, body = await self._ask_stranger("GET", f"https://{address}:{port}/peer/hello")
+        return _own_word(met, decode(body, Peer))
+
+    async def greet(self, address: str, port: int, me: Peer, last: NodeId | None = None) -> Greeting:
+        """Say who and where we are, and hear who is there: one handshake, and both know. It is kept for the next
+        greeting, and for other calls; `last` is who answered there before.
+
+        Raises PeerError, ValueError.
+        """
+        url, body = f"https://{address}:{port}/peer/greet", msgspec.json.encode(me)
+        if last is not None and (known := self._sessions.get(last)) is not None:
+            async with self._using(known):
+                greeting = decode(await self._read_stranger(known, "POST", url, body), Greeting)
+            _own_word(last, greeting.peer)
+            return greeting
         connector = self._connector(None)
-        async with self._session_over(connector) as session:
-            body = await self._read_hello(session, f"https://{address}:{port}/peer/hello")
-        peer = decode(body, Peer)
-        if peer.id != connector.met:
-            raise PeerRefused(str(connector.met), 200, f"it calls itself {peer.id}")
-        return peer
+        session: aiohttp.ClientSession | None = self._session_over(connector)
+        try:
+            assert session is not None  # noqa: S101  for the type checker
+            greeting = decode(await self._read_stranger(session, "POST", url, body), Greeting)
+            node = NodeId(_own_word(connector.met, greeting.peer).id)
+            if node not in self._sessions:
+                connector.pin()
+                self._sessions[node], session = session, None
+        finally:
+            if session is not None:
+                await session.close()
+        return greeting
 
     async def table(self, node: NodeId) -> tuple[Peer, ...]:
         """The peers that this node knows. Raises PeerError, ValueError."""
@@ -131,11 +195,7 @@ class PeerClient:
         """
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
         async with self.request(node, method, path, data=lambda: body, timeout=limits) as response:
-            answer = await response.content.read(MAX_ANSWER_BYTES + 1)
-            while not response.content.at_eof() and len(answer) <= MAX_ANSWER_BYTES:
-                answer += await response.content.read(MAX_ANSWER_BYTES)
-            if len(answer) > MAX_ANSWER_BYTES:
-                raise PeerRefused(node, response.status, "the answer is too long")
+            answer = await _read_small(response, node)
             if response.status >= 400:
                 raise PeerRefused(node, response.status, answer[:500].decode(errors="replace"))
             return answer
@@ -158,16 +218,31 @@ class PeerClient:
         reads, raises PeerUnreachable: the call is not repeated, as its effect is unknown.
         """
         limits = timeout or aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        response = await self._first_answer(node, method, path, data, dict(headers or {}), limits)
+        session = self._session(node)
+        async with self._using(session):
+            response = await self._first_answer(session, node, method, path, data, dict(headers or {}), limits)
+            try:
+                yield response
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise PeerUnreachable(f"the connection to node {node} broke: {_reason(error)}") from error
+            finally:
+                response.release()
+
+    @contextlib.asynccontextmanager
+    async def _using(self, session: aiohttp.ClientSession) -> AsyncIterator[None]:
+        """A session that is put away meanwhile is closed after this."""
+        self._under_way[session] += 1
         try:
-            yield response
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise PeerUnreachable(f"the connection to node {node} broke: {_reason(error)}") from error
+            yield
         finally:
-            response.release()
+            self._under_way[session] -= 1
+            if not self._under_way[session]:
+                del self._under_way[session]
+                await self._close_retired()
 
     async def _first_answer(
         self,
+        session: aiohttp.ClientSession,
         node: NodeId,
         method: str,
         path: str,
@@ -179,23 +254,33 @@ class PeerClient:
         for address, port in self._table.places(node):
             url = f"https://{address}:{port}{path}"
             try:
-                return await self._session(node).request(method, url, data=data(), headers=headers, timeout=timeout)
+                return await session.request(method, url, data=data(), headers=headers, timeout=timeout)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, WrongPeer) as error:
                 failures.append(f"{address}: {_reason(error)}")
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise PeerUnreachable(f"the call to node {node} at {address} failed: {_reason(error)}") from error
         raise PeerUnreachable(f"node {node} cannot be reached ({'; '.join(failures) or 'no address is known'})")
 
-    async def _read_hello(self, session: aiohttp.ClientSession, url: str) -> bytes:
+    async def _ask_stranger(self, method: str, url: str, data: bytes | None = None) -> tuple[NodeId | None, bytes]:
+        """Who answered there, by its certificate, and what it said."""
+        connector = self._connector(None)
+        async with self._session_over(connector) as session:
+            body = await self._read_stranger(session, method, url, data)
+        return connector.met, body
+
+    async def _read_stranger(self, session: aiohttp.ClientSession, method: str, url: str, data: bytes | None) -> bytes:
+        limits = aiohttp.ClientTimeout(total=GREETING_SECONDS)
         try:
-            async with session.get(url) as response:
-                body = await response.content.read(64 * 1024)
+            async with session.request(method, url, data=data, timeout=limits) as response:
+                body = await _read_small(response, url)
                 if response.status != 200:
                     raise PeerRefused(url, response.status, body[:500].decode(errors="replace"))
                 return body
         except (aiohttp.ClientError, TimeoutError, WrongPeer) as error:
             if said := clock_reason(error):
                 raise ClocksDiffer(f"{url}: {said}") from error
+            if said := secret_reason(error):
+                raise OtherSecret(f"{url}: {said}") from error
             raise PeerUnreachable(f"{url}: {_reason(error)}") from error
 
     def _session(self, node: NodeId) -> aiohttp.ClientSession:
@@ -223,6 +308,23 @@ def decode(body: bytes, form: type[T]) -> T:
         return msgspec.json.decode(body, type=form)
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
+
+
+async def _read_small(response: aiohttp.ClientResponse, asked: str) -> bytes:
+    """The whole body. Raises PeerRefused for one of more than MAX_ANSWER_BYTES."""
+    answer = await response.content.read(MAX_ANSWER_BYTES + 1)
+    while not response.content.at_eof() and len(answer) <= MAX_ANSWER_BYTES:
+        answer += await response.content.read(MAX_ANSWER_BYTES)
+    if len(answer) > MAX_ANSWER_BYTES:
+        raise PeerRefused(asked, response.status, "the answer is too long")
+    return answer
+
+
+def _own_word(met: NodeId | None, peer: Peer) -> Peer:
+    """What a peer says of itself, if its certificate says the same."""
+    if peer.id != met:
+        raise PeerRefused(str(met), 200, f"it calls itself {peer.id}")
+    return peer
 
 
 def _reason(error: BaseException) -> str:

@@ -10,12 +10,15 @@ from typing import Protocol
 
 from consensus.messages import DropBlobs, HoldBlobs
 from consensus.ports import Log, LogError
-from consensus.queries import available_holders
+from consensus.queries import available_holders, serving_digests
 from consensus.state import ClusterState, Digest, NodeId
 from node import logs
 from node.blobs import BlobStore, DiskFull
+from node.garbage import Garbage
+from node.pace import Pace
 from node.peers import PeerError
 from node.placement import ranking
+from node.progress import Progress
 from node.repair import Placement, Plan, lost, plan
 
 log = logs.get("node.replicator")
@@ -26,7 +29,7 @@ SETTLE_SECONDS = 0.05
 IDLE_SECONDS, OWING_SECONDS = 5.0, 1.0
 """Between rounds without a change: when nothing is owed, and when something is."""
 RETRY_FIRST, RETRY_MOST = 0.5, 30.0
-SPARE_SECONDS = 600.0
+GRACE_SECONDS = 600.0
 """How long a blob stays though it need not: an upload's blobs come well before the fact that refers to them, and a
 process that was just told a path must find it. Counted only while this node knows the newest facts."""
 BATCH = 512
@@ -36,21 +39,32 @@ PROPOSE_SECONDS = 5.0
 class Fetcher(Protocol):
     """What is needed of `node.transfer.Transfer`."""
 
-    async def fetch(self, digest: Digest, holders: Sequence[NodeId]) -> None: ...
+    async def fetch(self, digest: Digest, holders: Sequence[NodeId], pace: Pace | None = None) -> None: ...
 
 
 class Replicator:
     """One node's repair loop. `run` it as a root task."""
 
     def __init__(
-        self, me: NodeId, facts: Log, blobs: BlobStore, fetcher: Fetcher, copies: int, clock: Callable[[], float]
+        self,
+        me: NodeId,
+        facts: Log,
+        blobs: BlobStore,
+        fetcher: Fetcher,
+        copies: int,
+        clock: Callable[[], float],
+        grace: float = GRACE_SECONDS,
+        pace: Pace | None = None,
     ) -> None:
+        """`pace`: of all that is pulled only to have enough copies."""
         self._me, self._facts, self._blobs, self._fetcher, self._clock = me, facts, blobs, fetcher, clock
+        self._grace, self._pace = grace, pace
+        self.garbage = Garbage(grace)
+        self._progress = Progress(clock)
         self._placement = Placement(copies)
         self._wake = asyncio.Event()
         self._pulling: set[Digest] = set()
         self._retry: dict[Digest, tuple[int, float]] = {}
-        self._needless_since: dict[Digest, float] = {}
         self.owed = 0
         """Blobs that this node should have and has not."""
 
@@ -97,6 +111,7 @@ class Replicator:
         # In a thread: when the members change, thousands of blobs have new owners to be computed.
         found = await asyncio.to_thread(plan, state, self._me, self._blobs.digests(), self._placement)
         self.owed = len(found.pull)
+        self._progress.note({digest: state.blobs[digest].bytes for digest in found.pull})
         self._start_pulls(group, state, found.pull)
         await self._tell(found)
         await self._clear(found)
@@ -104,14 +119,15 @@ class Replicator:
     # ------------------------------------------------------------ pulling
     def _start_pulls(self, group: asyncio.TaskGroup, state: ClusterState, wanted: frozenset[Digest]) -> None:
         self._retry = {digest: entry for digest, entry in self._retry.items() if digest in wanted}
-        now = self._clock()
-        for digest in sorted(wanted - self._pulling):
+        now, served = self._clock(), serving_digests(state)
+        for digest in sorted(wanted - self._pulling, key=lambda digest: (digest not in served, digest)):
             if len(self._pulling) >= PARALLEL_PULLS:
                 return
             holders = self._holders(state, digest)
             if holders and self._retry.get(digest, (0, 0.0))[1] <= now:
                 self._pulling.add(digest)
-                group.create_task(self._pull(digest, holders), name=f"pull.{digest[:12]}")
+                pace = None if digest in served else self._pace
+                group.create_task(self._pull(digest, holders, pace), name=f"pull.{digest[:12]}")
 
     def _holders(self, state: ClusterState, digest: Digest) -> tuple[NodeId, ...]:
         """Who can be asked now, in an order of our own, so that not all nodes ask the same one."""
@@ -119,9 +135,9 @@ class Replicator:
         present = [node for node in available_holders(state, digest) if node in connected]
         return ranking(Digest(f"{digest}{self._me}"), present)
 
-    async def _pull(self, digest: Digest, holders: tuple[NodeId, ...]) -> None:
+    async def _pull(self, digest: Digest, holders: tuple[NodeId, ...], pace: Pace | None) -> None:
         try:
-            await self._fetcher.fetch(digest, holders)
+            await self._fetcher.fetch(digest, holders, pace)
         except (PeerError, DiskFull) as error:
             attempts = self._retry.get(digest, (0, 0.0))[0]
             wait = min(RETRY_FIRST * 2**attempts, RETRY_MOST)
@@ -153,12 +169,10 @@ class Replicator:
         """Remove what has been needless for long enough; a spare copy only after the others know."""
         status = self._facts.status
         if not status.quorum or status.applied_index < status.commit_index:
-            self._needless_since.clear()  # what looks needless may be referred to by facts not seen yet
+            self.garbage.forget()  # what looks needless may be referred to by facts not seen yet
             return
-        now = self._clock()
-        needless = (found.spare | found.unreferenced) - self._blobs.take_touched()
-        self._needless_since = {digest: self._needless_since.get(digest, now) for digest in needless}
-        old = {digest for digest, since in self._needless_since.items() if now - since >= SPARE_SECONDS}
+        await self._blobs.clear_partial(self._grace)
+        old = set(self.garbage.due(found.spare | found.unreferenced, self._blobs.take_touched(), self._clock()))
         for digests in _batches(old & found.spare):
             if not await self._propose(DropBlobs(self._me, digests)):
                 old -= set(digests)
@@ -168,11 +182,12 @@ class Replicator:
 
     async def _drop(self, digest: Digest) -> bool:
         """Unless something has come to refer to this copy, or somebody to rely on it, since the plan was made."""
-        blob = self._facts.state.blobs.get(digest)
-        if digest in self._blobs.touched or (blob is not None and self._me in blob.holders):
-            return False
-        await self._blobs.remove(digest)
-        return True
+
+        def needless() -> bool:
+            blob = self._facts.state.blobs.get(digest)
+            return digest not in self._blobs.touched and (blob is None or self._me not in blob.holders)
+
+        return await self._blobs.remove_if(digest, needless)
 
 
 def _same_facts(one: ClusterState, other: ClusterState) -> bool:

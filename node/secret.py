@@ -95,6 +95,18 @@ def derive(secret: bytes, label: str, size: int) -> bytes:
     return output[:size]
 
 
+def digest_of(secret: bytes) -> str:
+    """64 hexadecimal digits that tell which secret it is, and nothing of it: may be logged and replicated."""
+    return derive(secret, "generation", 32).hex()
+
+
+def parse_secret(text: bytes) -> bytes:
+    """The secret from its 64 hexadecimal digits. Raises SecretError, which holds nothing of what was there."""
+    if not _HEX.match(text):
+        raise SecretError(f"{len(text)} characters that are not the 64 hexadecimal digits of a secret")
+    return bytes.fromhex(text.decode())
+
+
 def admin_token(secret: bytes) -> str:
     """The token that may do everything: whoever reads the secret is the administrator."""
     return "pvd_" + _base32(derive(secret, "admin-token", 20))

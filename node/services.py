@@ -4,11 +4,11 @@ Built in a straight line, a reason a step; stopped in reverse order. `node.agent
 """
 
 import asyncio
-import hashlib
-import hmac
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -26,12 +26,15 @@ from node.epochs import EpochKeeper
 from node.http.app import make_app
 from node.http.context import Ports, Settings
 from node.joining import ClusterRecord
+from node.keyring import Keyring
 from node.leadership import Leadership
 from node.local_api import LocalApi, serve
 from node.membership import Membership
+from node.pace import Pace
 from node.peers import PeerClient
-from node.pki import Identity
+from node.pki import Identity, RayCredentials
 from node.replicator import Replicator
+from node.rotation import Rotator
 from node.scrub import Scrubber
 from node.serving_view import ViewBuilder
 from node.slot import Slot, run_dir
@@ -59,7 +62,8 @@ class Foundation(msgspec.Struct, frozen=True):
     client: PeerClient
     supervisor: Supervisor
     tasks: Tasks
-    admin_token: str
+    keyring: Keyring
+    rotation: Rotator
     address: str
     leadership: Leadership
     split: Callable[[], Mapping[NodeId, str]]
@@ -82,7 +86,16 @@ class Services:
         # Bytes: who holds what, and how it gets there.
         transfer = self._transfer = Transfer(me, base.blobs, base.client)
         distributor = Distributor(me, log, base.blobs, transfer, config.storage.copies)
-        self.replicator = Replicator(me, log, base.blobs, transfer, config.storage.copies, time.monotonic)
+        self.replicator = Replicator(
+            me,
+            log,
+            base.blobs,
+            transfer,
+            config.storage.copies,
+            time.monotonic,
+            config.storage.grace_seconds,
+            Pace(config.storage.repair_mb_per_second * MEGABYTE, time.monotonic),
+        )
         self._workshop = Workshop(base.supervisor)
 
         # What people and children see.
@@ -97,19 +110,20 @@ class Services:
             lambda: self.replicator.owed,
             lambda: self._epochs.ray_epoch,
         )
-        admin_sha256 = hashlib.sha256(base.admin_token.encode()).hexdigest()
-        self._views = ViewFeed(log, ViewBuilder(me, config.client.auth, admin_sha256))
+        keyring = base.keyring
+        self._views = ViewFeed(log, ViewBuilder(me, config.client.auth, lambda: keyring.admin_sha256s))
         tmp = base.slot.path / "tmp"
         local = LocalApi(log, self._views, base.blobs, transfer, distributor, self._telemetry, tmp)
         settings = Settings(
             node=me,
             auth=config.client.auth,
-            admin_sha256=admin_sha256,
+            admin_sha256s=lambda: keyring.admin_sha256s,
             tmp=tmp,
-            token_seed=hmac.digest(base.admin_token.encode(), b"texts of tokens", "sha256"),
+            token_seeds=lambda: keyring.token_seeds,
             max_upload_bytes=config.client.max_upload_mb * MEGABYTE,
             formation=record.formation,
             mode="ray" if config.training.ray else "inline",
+            copies=config.storage.copies,
         )
         ports = Ports(
             log,
@@ -119,6 +133,7 @@ class Services:
             local,
             self._telemetry,
             base.leadership,
+            base.rotation,
             settings,
             self.replicator.lost,
             base.split,
@@ -144,7 +159,16 @@ class Services:
             object_store_bytes=config.training.object_store_mb * MEGABYTE,
         )
         cluster = RayCluster(settings, self._base.supervisor)
-        return RayEngine(cluster, self._base.identity, record.cluster_id, sorted({ip, "127.0.0.1"}))
+        return RayEngine(cluster, self._ray_credentials(record.cluster_id, sorted({ip, "127.0.0.1"})))
+
+    def _ray_credentials(self, cluster_id: str, ips: Sequence[str]) -> Callable[[int], RayCredentials]:
+        """Those of an epoch follow from the secret that was in force when it began, on all its nodes."""
+
+        def make(epoch: int) -> RayCredentials:
+            authority = self._base.keyring.authority_with(self._log.state.epoch.secret)
+            return self._base.identity.ray_credentials(epoch, cluster_id, ips, authority)
+
+        return make
 
     def _child_environment(self) -> Mapping[str, str]:
         return {
@@ -155,7 +179,7 @@ class Services:
         }
 
     async def start(self) -> None:
-        (self._base.slot.path / "tmp").mkdir(mode=0o700, exist_ok=True)
+        await asyncio.to_thread(_make_empty, self._base.slot.path / "tmp")
         # The socket first: fronts and trainer dial it as soon as they live.
         self._socket.unlink(missing_ok=True)
         self._local = await serve(self._app, self._socket)
@@ -179,7 +203,7 @@ class Services:
             "PARVADA_MAX_PREDICT_VALUES": str(client.max_predict_values),
         }
         for number in range(1, self._base.config.fronts + 1):
-            argv = [sys.executable, "-m", "serving.front"]
+            argv = [sys.executable, "-m", "serving"]
             front = self._base.supervisor.spawn(argv, environment, f"front-{number}", grace=FRONT_GRACE_SECONDS)
             self._fronts.append(front)
 
@@ -202,3 +226,9 @@ class Services:
         await self._transfer.stop()
         if self._local is not None:
             await self._local.cleanup()
+
+
+def _make_empty(folder: Path) -> None:
+    """Uploads that a crash broke off have left their files: nobody comes back for them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)

@@ -1,5 +1,7 @@
 """The fronts' read view, made from the replicated state: which models there are, and whom their tokens admit."""
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 
 from consensus.ports import LogStatus
@@ -13,19 +15,23 @@ _NOT_A_MEMBER = "this node is not a member of the cluster yet"
 class ViewBuilder:
     """Builds views of successive states. What has not changed since the last is not built again."""
 
-    def __init__(self, me: NodeId, auth: str, admin_sha256: str) -> None:
+    def __init__(self, me: NodeId, auth: str, admin_sha256s: Callable[[], Sequence[str]]) -> None:
         self._me = me
         self._auth = auth
-        self._admin = TokenView(admin_sha256, "admin")
+        self._admin_sha256s = admin_sha256s
+        self._admins: Sequence[str] = ()
         self._state = ClusterState()
         self._models: tuple[ModelView, ...] = ()
-        self._tokens: tuple[TokenView, ...] = (self._admin,)
+        self._tokens: tuple[TokenView, ...] = ()
 
     def build(self, state: ClusterState, status: LogStatus) -> ServingView:
         if state.models is not self._state.models:
             self._models = tuple(model_view(state.models[name]) for name in sorted(state.models))
-        if state.tokens is not self._state.tokens:
-            self._tokens = (self._admin, *(TokenView(token.sha256, token.role) for token in state.tokens.values()))
+        admins = self._admin_sha256s()
+        if state.tokens is not self._state.tokens or admins is not self._admins:
+            made = (TokenView(token.sha256, token.role) for token in state.tokens.values())
+            self._tokens = (*(TokenView(sha256, "admin") for sha256 in admins), *made)
+            self._admins = admins
         self._state = state
         ready = self._me in state.members
         return ServingView(

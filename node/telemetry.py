@@ -78,6 +78,7 @@ class Telemetry:
             sample=self._sample,
             blobs_held=len(self._blobs.digests()),
             blobs_owed=self._owed(),
+            disk_full=self._blobs.room.full,
             rows=self._fronts.rows(),
             ray_epoch=self._ray_epoch(),
             trainer=self._own_trainer(),
@@ -93,6 +94,10 @@ class Telemetry:
         state, status, known = self._log.state, self._log.status, self.beacons()
         members = sorted(state.members.values(), key=lambda member: (member.name, member.id))
         return [self._node(member, status, known.get(member.id), state.epoch.head) for member in members]
+
+    def full(self) -> list[str]:
+        """Names of the nodes that have no room for more blobs."""
+        return sorted(beacon.name for beacon in self.beacons().values() if beacon.disk_full)
 
     def stats(self) -> schema.Stats:
         """Merged over the nodes within reach."""
@@ -143,6 +148,8 @@ class Telemetry:
         now, wall = self._clock(), time.time()
         for node in (self._me, *self._log.status.connected):
             self._seen[node] = (now, wall)
+        for node in self._seen.keys() - self._log.state.members.keys():
+            del self._seen[node]  # removed for good, or not a member yet
 
     def _own_trainer(self) -> TrainerReport | None:
         if self._trainer is None or self._clock() - self._trainer[0] > TRAINER_SECONDS:

@@ -10,12 +10,15 @@ import aiohttp
 from consensus.state import Digest, NodeId
 from node import logs
 from node.blobs import CHUNK_BYTES, BlobStore, BlobWriter, DigestMismatch
-from node.peers import CONNECT_SECONDS, READ_SECONDS, PeerClient, PeerError, PeerRefused
+from node.pace import Pace
+from node.peers import CONNECT_SECONDS, READ_SECONDS, PeerClient, PeerError, PeerRefused, PeerUnreachable
 
 log = logs.get("node.transfer")
 
 PARALLEL = 4
 """Transfers in each direction at once: the replicator takes two, so that people need not wait for it."""
+PUT_SECONDS, SLOWEST_BYTES_PER_SECOND = 60.0, 256 * 1024
+"""A peer that takes a blob more slowly than this is given up for another."""
 SYNC_SECONDS = 60.0
 """A receiver answers after its fsync: how long that may take on a busy disk."""
 
@@ -34,9 +37,11 @@ class Transfer:
         self._in = asyncio.Semaphore(PARALLEL)
         self._out = asyncio.Semaphore(PARALLEL)
         self._fetching: dict[Digest, asyncio.Task[None]] = {}
+        self._paced: dict[Digest, Pace] = {}
 
-    async def fetch(self, digest: Digest, holders: Sequence[NodeId]) -> None:
-        """Make the blob present here. Holders are tried in order; callers for the same blob share one transfer.
+    async def fetch(self, digest: Digest, holders: Sequence[NodeId], pace: Pace | None = None) -> None:
+        """Make the blob present here. Holders are tried in order; callers for the same blob share one transfer, which
+        keeps to the `pace` only as long as all of them have one.
 
         Raises:
             NoHolder: no holder gave it; the message has a reason for each.
@@ -45,10 +50,14 @@ class Transfer:
         if self._blobs.has(digest):
             return
         task = self._fetching.get(digest)
+        if pace is None:
+            self._paced.pop(digest, None)
+        elif task is None:
+            self._paced[digest] = pace
         if task is None:
             task = asyncio.create_task(self._fetch(digest, holders), name=f"fetch.{digest[:12]}")
             self._fetching[digest] = task
-            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+            task.add_done_callback(lambda _: self._forget(digest))
             task.add_done_callback(_retrieve)
         # A caller that goes away must not break the transfer for the others; it ends by its own deadlines.
         await asyncio.shield(task)
@@ -58,11 +67,16 @@ class Transfer:
 
         Raises:
             BlobMissing: it is not here.
-            PeerError: the peer did not take it.
+            PeerError: the peer did not take it, or not in the time that a very slow one needs.
         """
-        async with self._out:
-            if not await self.holds(node, digest):
-                await self._send(node, digest)
+        seconds = PUT_SECONDS + self._blobs.size(digest) / SLOWEST_BYTES_PER_SECOND
+        async with self._out:  # the wait for a turn is not the peer's fault
+            try:
+                async with asyncio.timeout(seconds):
+                    if not await self.holds(node, digest):
+                        await self._send(node, digest)
+            except TimeoutError as error:
+                raise PeerUnreachable(f"node {node} has not taken the blob in {seconds:.0f} s") from error
 
     async def holds(self, node: NodeId, digest: Digest) -> bool:
         """Whether the peer says that it has the blob. Raises PeerError."""
@@ -81,6 +95,10 @@ class Transfer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def _forget(self, digest: Digest) -> None:
+        self._fetching.pop(digest, None)
+        self._paced.pop(digest, None)
 
     async def _fetch(self, digest: Digest, holders: Sequence[NodeId]) -> None:
         failures = []
@@ -101,14 +119,16 @@ class Transfer:
             headers = {"Range": f"bytes={writer.size}-"} if writer.size else {}
             async with self._peers.request(node, "GET", _path(digest), headers=headers) as response:
                 if response.status != 416:  # 416: all was received before the connection broke
-                    await self._take_body(node, response, writer)
+                    await self._take_body(node, digest, response, writer)
             try:
                 await writer.commit(expected=digest)
             except DigestMismatch:
                 await self._report_corrupt(node, digest)
                 raise
 
-    async def _take_body(self, node: NodeId, response: aiohttp.ClientResponse, writer: BlobWriter) -> None:
+    async def _take_body(
+        self, node: NodeId, digest: Digest, response: aiohttp.ClientResponse, writer: BlobWriter
+    ) -> None:
         if response.status not in (200, 206):
             reason = (await response.content.read(500)).decode(errors="replace")
             raise PeerRefused(node, response.status, reason)
@@ -116,9 +136,12 @@ class Transfer:
             await writer.restart()
         if response.content_length is None:
             raise PeerRefused(node, response.status, "the answer does not say how long it is")
-        self._blobs.check_room(response.content_length)
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            await writer.write(chunk)
+        with self._blobs.room.claim(response.content_length) as claim:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                await writer.write(chunk)
+                claim.wrote(len(chunk))
+                if (pace := self._paced.get(digest)) is not None:
+                    await pace.take(len(chunk))
 
     async def _report_corrupt(self, node: NodeId, digest: Digest) -> None:
         """The holder checks its copy, and gets itself another one if need be."""

@@ -7,12 +7,14 @@ them, and stops all of them at the end. It holds no state of the cluster itself.
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
+import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,7 @@ from node.files import write_atomically
 from node.removal import EXIT_REMOVED
 
 LOOPBACK = "127.0.0.1"
+LISTEN_PORTS = range(10_000, 32_768)
 RESTART_SECONDS = 3.0
 STOP_SECONDS = 25.0
 
@@ -91,14 +94,17 @@ def _choose_ports(options: UpOptions, data: Path) -> tuple[NodePorts, ...]:
     if path.exists():
         kept = msgspec.json.decode(path.read_bytes(), type=list[NodePorts])
     chosen: list[NodePorts] = []
+    taken = {options.port + number for number in range(options.nodes)}
     for number in range(options.nodes):
         api = options.port + number
         _require_free(api)
         old = kept[number] if number < len(kept) else None
-        if old and all(_is_free(port) for port in (old.peer, old.raft, old.ray)):
-            chosen.append(msgspec.structs.replace(old, api=api))
+        if old and all(_is_free(port) and port not in taken for port in (old.peer, old.raft, old.ray)):
+            ports = msgspec.structs.replace(old, api=api)
         else:
-            chosen.append(NodePorts(api, *_free_ports(3)))
+            ports = NodePorts(api, *_free_ports(3, taken))
+        chosen.append(ports)
+        taken |= {ports.peer, ports.raft, ports.ray}
     write_atomically(path, msgspec.json.encode(chosen))
     return tuple(chosen)
 
@@ -126,14 +132,13 @@ def _require_free(port: int) -> None:
         raise UpError(f"port {port} is in use: give another --port")
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind((LOOPBACK, 0))
-            ports.append(probe.getsockname()[1])
-        return ports
+def _free_ports(count: int, taken: Collection[int] = ()) -> list[int]:
+    """Below the range that the kernel takes the ports of outgoing connections from: one of those that is free now may
+    be a connection's by the time that the node listens, for as long as that connection lasts. `taken` are given to
+    somebody who does not listen yet."""
+    candidates = random.sample(LISTEN_PORTS, len(LISTEN_PORTS))
+    free = (port for port in candidates if port not in taken and _is_free(port))
+    return list(itertools.islice(free, count))
 
 
 class Flock:
@@ -236,11 +241,13 @@ class Flock:
             "PARVADA_RAY": "on" if self._options.ray else "off",
             "PARVADA_RAY_ADDRESS_IP": LOOPBACK,
             "PARVADA_RAY_PORT": str(ports.ray),
-        } | {
-            key: value
-            for key, value in {"PARVADA_CPUS": str(share), "PARVADA_FRONTS": str(share)}.items()
-            if key not in os.environ
-        }
+        } | {key: value for key, value in self._defaults(share).items() if key not in os.environ}
+
+    @staticmethod
+    def _defaults(share: int) -> dict[str, str]:
+        """What the caller's own environment may say otherwise. Each node has all others as seeds already: on one
+        machine mDNS finds nobody else, and costs every node an import and N² packets."""
+        return {"PARVADA_CPUS": str(share), "PARVADA_FRONTS": str(share), "PARVADA_MDNS": "off"}
 
     def _write(self) -> None:
         nodes = tuple(

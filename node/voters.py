@@ -23,7 +23,10 @@ class View(msgspec.Struct, frozen=True):
     voters: frozenset[NodeId]
     members: Mapping[NodeId, Seen]
     stopping: frozenset[NodeId]
-    """Members that have said that they are about to stop, the notices of the last second gathered."""
+    """Members whose vote has to go: those that have said that they are about to stop, the notices of the last second
+    gathered, and those that are about to be removed."""
+    settled: bool = True
+    """Whether this leader has led for long enough to have heard who is about to stop."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -62,48 +65,81 @@ def wanted_voters(healthy: int, max_voters: int) -> int:
 
 def next_change(view: View, limits: Limits) -> Change | None:
     """The next thing the leader should do, one at a time; None when all is as it should be."""
-    return _mark(view, limits) or _for_stopping(view, limits) or _promote(view, limits) or _shrink(view, limits)
+    return (
+        _mark(view, limits)
+        or _for_stopping(view)
+        or _for_draining(view)
+        or _promote(view, limits)
+        or _shrink(view, limits)
+    )
 
 
 def _mark(view: View, limits: Limits) -> Mark | None:
+    """That a member drains is the operator's word: it outlasts the node's absence, and its share has moved anyway."""
     for node, seen in sorted(view.members.items()):
         gone = not seen.connected and seen.unseen_for >= limits.away_after and node != view.me
-        if gone and seen.status is not MemberStatus.AWAY:
+        if gone and seen.status is MemberStatus.ACTIVE:
             return Mark(node, MemberStatus.AWAY)
         if seen.connected and seen.status is MemberStatus.AWAY and node not in view.stopping:
             return Mark(node, MemberStatus.ACTIVE)
     return None
 
 
-def _for_stopping(view: View, limits: Limits) -> Change | None:
+def _for_stopping(view: View) -> Change | None:
     """If some healthy nodes stay, the stopping ones lose their vote at once, so that scaling down leaves a
     working cluster. If all are stopping, nothing changes: any majority may come back."""
     stayers = {node for node in _healthy(view) if node not in view.stopping}
     stopping_voters = view.voters & view.stopping
     if not stayers or not stopping_voters:
         return None
-    staying_voters = sorted(view.voters & stayers)
-    if not staying_voters:
+    if not view.voters & stayers:
         caught_up = [node for node in sorted(stayers) if view.members[node].caught_up_for > 0]
         return AddVoter(caught_up[0]) if caught_up else None
     others = sorted(stopping_voters - {view.me})
     if others:
-        return RemoveVoter(others[0]) if _works_without(view, others[0]) else None
-    return Transfer(staying_voters[0])
+        return next((RemoveVoter(node) for node in others if _works_without(view, node)), None)
+    return Transfer(_heir(view, view.voters & stayers))
+
+
+def _for_draining(view: View) -> Transfer | None:
+    """A leader that drains hands over, if there is a voter that does not."""
+    me = view.members.get(view.me)
+    heirs = (view.voters & _willing(view)) - {view.me}
+    drains = me is not None and me.status is MemberStatus.DRAINING
+    return Transfer(_heir(view, heirs)) if heirs and drains else None
+
+
+def _heir(view: View, voters: frozenset[NodeId]) -> NodeId:
+    """The one that has kept up for longest: a voter that only seems to be there would hold all writes back. One that
+    drains would only hand over again."""
+    willing = _willing(view)
+    return min(voters, key=lambda node: (node not in willing, -view.members[node].caught_up_for, node))
 
 
 def _promote(view: View, limits: Limits) -> AddVoter | None:
-    healthy = {node for node in _healthy(view) if node not in view.stopping}
-    if len(view.voters & healthy) >= wanted_voters(len(healthy), limits.max_voters):
+    """Up to the wanted number of voters that live and do not drain; a draining one keeps its vote until then. One that
+    is gone for a moment still counts: a voter more would only make every write wait for more answers."""
+    willing, expected = _willing(view), _expected_back(view, limits)
+    if len(view.voters & (willing | expected)) >= wanted_voters(len(_staying(view) | expected), limits.max_voters):
         return None
-    ready = [node for node in healthy - view.voters if view.members[node].caught_up_for >= limits.promote_after]
+    ready = [node for node in willing - view.voters if view.members[node].caught_up_for >= limits.promote_after]
     return AddVoter(min(ready)) if ready else None
+
+
+def _expected_back(view: View, limits: Limits) -> frozenset[NodeId]:
+    """Voters that are out of reach, but not for so long that they count as dead."""
+    return frozenset(
+        node
+        for node in (view.voters & view.members.keys()) - _staying(view) - view.stopping
+        if view.members[node].status is MemberStatus.ACTIVE and view.members[node].unseen_for < limits.away_after
+    )
 
 
 def _shrink(view: View, limits: Limits) -> RemoveVoter | None:
     """A dead voter goes while more than three are there, so its place is taken first where a learner can take it; a
-    surplus one goes while all voters live."""
-    healthy = {node for node in _healthy(view) if node not in view.stopping}
+    surplus one, first of all one that drains, goes while all voters live. Each change keeps a majority of the voters
+    alive, so never more than (voters - 1) / 2 are replaced at a time."""
+    healthy = _staying(view)
     wanted = wanted_voters(len(healthy), limits.max_voters)
     dead = sorted(
         node
@@ -113,8 +149,9 @@ def _shrink(view: View, limits: Limits) -> RemoveVoter | None:
     )
     if dead and len(view.voters) > 3 and _works_without(view, dead[0]):
         return RemoveVoter(dead[0])
-    surplus = sorted(view.voters - {view.me})
-    if not dead and view.voters <= healthy and len(view.voters) > wanted and surplus:
+    willing = _willing(view)
+    surplus = sorted(view.voters - {view.me} - willing) or sorted(view.voters - {view.me})
+    if view.settled and not dead and view.voters <= healthy and len(view.voters) > wanted and surplus:
         return RemoveVoter(surplus[-1])
     return None
 
@@ -124,6 +161,15 @@ def _works_without(view: View, node: NodeId) -> bool:
     left = view.voters - {node}
     alive = [voter for voter in left if voter == view.me or (voter in view.members and view.members[voter].connected)]
     return len(alive) * 2 > len(left)
+
+
+def _staying(view: View) -> frozenset[NodeId]:
+    return frozenset(_healthy(view)) - view.stopping
+
+
+def _willing(view: View) -> frozenset[NodeId]:
+    """Healthy, here to stay, and not draining."""
+    return frozenset(node for node in _staying(view) if view.members[node].status is not MemberStatus.DRAINING)
 
 
 def _healthy(view: View) -> list[NodeId]:

@@ -17,6 +17,7 @@ from parvada.schema import (
     CvSpec,
     Dataset,
     DatasetRef,
+    ExcuseRequest,
     Job,
     JobSpec,
     Leaderboard,
@@ -25,6 +26,7 @@ from parvada.schema import (
     ModelVersion,
     PredictResponse,
     PublishSpec,
+    SecretRotation,
     Stats,
     TokenRecord,
     TokenRequest,
@@ -91,12 +93,30 @@ def undrain(node: str) -> Call[None]:
     return Call(_post("v1", "nodes", node, "undrain"), _nothing)
 
 
-def remove_node(node: str) -> Call[None]:
-    return Call(Request(method="DELETE", path=_path("v1", "nodes", node), write=True), _nothing)
+def remove_node(node: str, *, force: bool) -> Call[None]:
+    query = _query(force="true" if force else None)
+    return Call(Request(method="DELETE", path=_path("v1", "nodes", node), query=query, write=True), _nothing)
 
 
 def transfer(to: str | None) -> Call[None]:
     return Call(_post("v1", "cluster", "transfer", value=TransferRequest(to=to)), _nothing)
+
+
+def rotation() -> Call[SecretRotation]:
+    return Call(_get("v1", "cluster", "secret"), lambda r: read_json(r, SecretRotation))
+
+
+def rotate_secret() -> Call[SecretRotation]:
+    return Call(_post("v1", "cluster", "secret", "rotate"), lambda r: read_json(r, SecretRotation))
+
+
+def excuse_node(node: str) -> Call[SecretRotation]:
+    request = _post("v1", "cluster", "secret", "excuse", value=ExcuseRequest(node=node))
+    return Call(request, lambda r: read_json(r, SecretRotation))
+
+
+def abandon_rotation() -> Call[SecretRotation]:
+    return Call(_post("v1", "cluster", "secret", "abandon"), lambda r: read_json(r, SecretRotation))
 
 
 # ---------------------------------------------------------------- datasets

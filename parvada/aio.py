@@ -27,6 +27,7 @@ from parvada.schema import (
     ModelVersion,
     Node,
     PredictResponse,
+    SecretRotation,
     Stats,
     TokenRecord,
     TokenRequest,
@@ -75,13 +76,29 @@ class AsyncClient(AsyncSession):
         """Give a drained node work again."""
         await self._call(_calls.undrain(node))
 
-    async def remove_node(self, node: str) -> None:
+    async def remove_node(self, node: str, *, force: bool = False) -> None:
         """Take a node out of the membership for good; its certificate is revoked."""
-        await self._call(_calls.remove_node(node))
+        await self._call(_calls.remove_node(node, force=force))
 
     async def transfer(self, to: str | None = None) -> None:
         """Hand the leadership over, to a given node or to any."""
         await self._call(_calls.transfer(to))
+
+    async def rotation(self) -> SecretRotation:
+        """How far the rotation of the cluster secret is."""
+        return await self._call(_calls.rotation())
+
+    async def rotate_secret(self) -> SecretRotation:
+        """Begin to replace the cluster secret on all nodes; one that is under way already goes on."""
+        return await self._call(_calls.rotate_secret())
+
+    async def excuse_node(self, node: str) -> SecretRotation:
+        """Let the rotation go on without a node (id or name), which then needs the new secret by hand."""
+        return await self._call(_calls.excuse_node(node))
+
+    async def abandon_rotation(self) -> SecretRotation:
+        """Back to the old secret, as long as no node presents the new one."""
+        return await self._call(_calls.abandon_rotation())
 
     # ------------------------------------------------------------ datasets
     async def datasets(self) -> list[Dataset]:

@@ -25,6 +25,7 @@ from parvada.schema import (
     ModelVersion,
     Node,
     PredictResponse,
+    SecretRotation,
     Stats,
     TokenRecord,
     TokenRequest,
@@ -79,13 +80,29 @@ class Client(SyncSession):
         """Give a drained node work again."""
         self._call(_calls.undrain(node))
 
-    def remove_node(self, node: str) -> None:
+    def remove_node(self, node: str, *, force: bool = False) -> None:
         """Take a node out of the membership for good; its certificate is revoked."""
-        self._call(_calls.remove_node(node))
+        self._call(_calls.remove_node(node, force=force))
 
     def transfer(self, to: str | None = None) -> None:
         """Hand the leadership over, to a given node or to any."""
         self._call(_calls.transfer(to))
+
+    def rotation(self) -> SecretRotation:
+        """How far the rotation of the cluster secret is."""
+        return self._call(_calls.rotation())
+
+    def rotate_secret(self) -> SecretRotation:
+        """Begin to replace the cluster secret on all nodes; one that is under way already goes on."""
+        return self._call(_calls.rotate_secret())
+
+    def excuse_node(self, node: str) -> SecretRotation:
+        """Let the rotation go on without a node (id or name), which then needs the new secret by hand."""
+        return self._call(_calls.excuse_node(node))
+
+    def abandon_rotation(self) -> SecretRotation:
+        """Back to the old secret, as long as no node presents the new one."""
+        return self._call(_calls.abandon_rotation())
 
     # ------------------------------------------------------------ datasets
     def datasets(self) -> list[Dataset]:

@@ -43,6 +43,16 @@ class ModelLoad(msgspec.Struct, kw_only=True):
     max: float = 0.0
 
 
+class Drain(msgspec.Struct, kw_only=True):
+    """How far a node that drains has come. It still votes where no other node can take its vote."""
+
+    blobs: int
+    """Held here, and not on as many other nodes as there should be copies."""
+    votes: bool
+    done: bool
+    """No blob is left, and neither the leadership nor the head of the training is here."""
+
+
 class Node(msgspec.Struct, kw_only=True):
     id: str
     name: str
@@ -64,6 +74,8 @@ class Node(msgspec.Struct, kw_only=True):
     blobs: Blobs = msgspec.field(default_factory=Blobs)
     load: list[float] = []
     requests_per_second: float = 0.0
+    drain: Drain | None = None
+    """Of a node that drains."""
 
 
 class Ray(msgspec.Struct, kw_only=True):
@@ -88,6 +100,8 @@ class Cluster(msgspec.Struct, kw_only=True):
     name: str
     leader: str | None
     term: int
+    level: int = 1
+    """Of the code, understood by all members: it rises by itself once the last of them runs a newer release."""
     commit_index: int
     applied_index: int
     quorum: bool
@@ -414,6 +428,31 @@ class AliasChange(msgspec.Struct, kw_only=True):
 
 class TransferRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     to: str | None = None
+
+
+class ExcuseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    node: str
+    """Id or name."""
+
+
+class RotationNode(msgspec.Struct, kw_only=True):
+    id: str
+    name: str
+    state: Literal["alive", "suspect", "dead", "draining"]
+    done: bool
+    """It has done what the present phase asks."""
+    excused: bool
+    """The rotation went on without it: it needs the new secret by hand."""
+
+
+class SecretRotation(msgspec.Struct, kw_only=True):
+    """`generation` counts the secrets that were ever settled on."""
+
+    generation: int
+    phase: Literal["settled", "prepare", "present", "retire"]
+    since: str | None = None
+    """When the rotation began, or the last one was finished."""
+    nodes: list[RotationNode] = []
 
 
 class TokenRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

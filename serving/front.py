@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
+from typing import NoReturn
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -132,8 +133,13 @@ def main(env: Mapping[str, str] | None = None) -> int:
     return return_code
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """`main` as a process of its own."""
     code = main()
     logging.shutdown()
     # Not sys.exit, which would wait for a thread in a long prediction or load: nobody waits for its answer now.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,10 +1,21 @@
-"""Tiers of tests: what needs a real engine is skipped with a reason where the engine is missing, and fails in CI."""
+"""What all tiers share: the engines that tests may need, steady property tests, and the manners of a run."""
 
-import os
 import shutil
 import subprocess
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.tiers import (  # noqa: F401  pytest finds hooks by their names here
+    pytest_collection_modifyitems,
+    pytest_make_collect_report,
+    pytest_runtest_logfinish,
+    pytest_runtest_makereport,
+)
+
+# How long an example takes tells of the machine, not of the code. All else as hypothesis has it: fixed examples in CI.
+settings.register_profile("parvada", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("parvada")
 
 
 def _docker_missing() -> str:
@@ -19,14 +30,7 @@ def _docker_missing() -> str:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> None:
-    """A real Docker engine with Compose v2."""
+    """A real Docker engine with Compose v2. Where a skip is no answer, `tests.support.tiers` makes it a failure."""
     reason = _docker_missing()
     if reason:
-        skip_or_fail(reason)
-
-
-def skip_or_fail(reason: str) -> None:
-    """A missing engine is a reason to skip on a laptop and a failure in CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must have every engine: {reason}")
-    pytest.skip(reason)
+        pytest.skip(reason)

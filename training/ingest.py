@@ -32,10 +32,10 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
         BadData: the file or its target cannot be used; the message names line, column and value.
     """
     work = Path(options.out_dir)
-    source, found = open_source(Path(path), options.format, work, options.max_bytes)
+    source, found = open_source(Path(path), options.format, work, options.max_bytes, options.room)
     roles = _Roles.resolve(source.names, options)
     plans = _infer(source, roles)
-    writing = _Writing(source, roles, plans, work)
+    writing = _Writing(source, roles, plans, work, options.room)
     for batch in source.batches():
         writing.add(batch)
     parts = writing.finish()
@@ -100,8 +100,7 @@ def _known(name: str, names: tuple[str, ...], role: str, error: type[BadData] | 
 
 def _infer(source: Source, roles: _Roles) -> dict[str, ColumnPlan]:
     comma = isinstance(source, CsvSource) and source.delimiter == ";"
-    cap = profile.distinct_cap(len(roles.kept))
-    guesses = {name: TypeGuess(name, cap, comma=comma) for name in roles.kept}
+    guesses = {name: TypeGuess(name, len(roles.kept), comma=comma) for name in roles.kept}
     rows = 0
     for batch in source.batches():
         rows += batch.num_rows
@@ -127,17 +126,16 @@ def _column(batch: pa.RecordBatch, name: str, *, textual: bool) -> pa.Array:
 class _Writing:
     """The second pass: rows with a target, converted, checked, described, written."""
 
-    def __init__(self, source: Source, roles: _Roles, plans: dict[str, ColumnPlan], work: Path) -> None:
+    def __init__(self, source: Source, roles: _Roles, plans: dict[str, ColumnPlan], work: Path, room: int) -> None:
         self._source = source
         self._roles = roles
         self._plans = plans
-        cap = profile.distinct_cap(len(plans))
-        self.descriptions = {name: Description(plan, cap) for name, plan in plans.items()}
+        self.descriptions = {name: Description(plan, len(plans)) for name, plan in plans.items()}
         self.target = TargetCounter()
         self.dropped = 0
         self._row = 0
         self._schema = pa.schema([(name, profile.ARROW_TYPES[plan.type]) for name, plan in plans.items()])
-        self._writer = PartWriter(work, self._schema)
+        self._writer = PartWriter(work, self._schema, room)
 
     def add(self, batch: pa.RecordBatch) -> None:
         columns = {
@@ -148,7 +146,8 @@ class _Writing:
         kept = pc.is_valid(columns[self._roles.target])
         self._check_required(columns, kept)
         self._row += table.num_rows
-        table = table.filter(kept)
+        if not pc.all(kept).as_py():
+            table = table.filter(kept)
         self.dropped += batch.num_rows - table.num_rows
         self.target.update(table.column(self._roles.target))
         for name, description in self.descriptions.items():

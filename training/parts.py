@@ -1,5 +1,6 @@
 """Writes a dataset as Parquet files whose bytes depend on the content alone, however the batches arrived."""
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ _GROUP_VALUES = 1 << 21
 class PartWriter:
     """Cuts the stream of batches into row groups of a fixed number of rows, and those into parts."""
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, room: int) -> None:
+        """`room`: bytes that the parts may take together."""
         self._folder = folder
+        self._room = room
         self._schema = schema
         self._group = max(1_024, min(_GROUP_ROWS, _GROUP_VALUES // max(1, len(schema))))
         self._waiting: list[pa.RecordBatch] = []
@@ -36,19 +39,22 @@ class PartWriter:
         self._waiting_rows += batch.num_rows
         if self._waiting_rows < self._group:
             return
-        table = pa.Table.from_batches(self._waiting, self._schema)
-        whole = table.num_rows // self._group * self._group
-        for start in range(0, whole, self._group):
-            self._write_group(table.slice(start, self._group))
-        self._waiting = table.slice(whole).to_batches()
-        self._waiting_rows = table.num_rows - whole
+        while self._waiting_rows >= self._group:
+            self._write_group(self._take_group())
 
     def close(self) -> tuple[PartFile, ...]:
         """The parts in order. The files are complete, not yet synced: the blob store does that."""
         if self._waiting_rows:
-            self._write_group(pa.Table.from_batches(self._waiting, self._schema))
+            self._write_group(self._take_group())
         self._end_part()
         return tuple(self._parts)
+
+    def _take_group(self) -> pa.Table:
+        """The next rows in one piece each column. What they were gathered in is let go before they are written."""
+        waiting = pa.Table.from_batches(self._waiting, self._schema)
+        self._waiting = waiting.slice(self._group).to_batches()
+        self._waiting_rows = max(0, waiting.num_rows - self._group)
+        return waiting.slice(0, self._group).combine_chunks()
 
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
@@ -57,8 +63,11 @@ class PartWriter:
             self._writer = pa_parquet.ParquetWriter(
                 self._sink, self._schema, compression="zstd", version="2.6", store_schema=True
             )
-        self._writer.write_table(table.combine_chunks(), row_group_size=self._group)
+        self._writer.write_table(table, row_group_size=self._group)
+        pa.default_memory_pool().release_unused()  # else what one group needed is kept beside what the next one needs
         self._rows += table.num_rows
+        if self._sink is not None:
+            check_room(self._sink.tell(), self._room)
         if self._rows + self._group > PART_ROWS or (self._sink is not None and self._sink.tell() >= PART_BYTES):
             self._end_part()
 
@@ -70,8 +79,16 @@ class PartWriter:
         with self._path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._parts.append(PartFile(str(self._path), self._rows, self._path.stat().st_size, digest))
+        self._room -= self._parts[-1].bytes
+        check_room(0, self._room)
         self._writer = self._sink = None
         self._rows = 0
+
+
+def check_room(size: int, room: int) -> None:
+    """Raises OSError as a full disk would, before it is: the rest belongs to others."""
+    if size > room:
+        raise OSError(errno.ENOSPC, "the room for this dataset is used up")
 
 
 def dataset_digest(parts: Sequence[PartFile], weight: str = "", group: str = "") -> str:

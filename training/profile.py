@@ -13,7 +13,11 @@ from training.errors import BadData
 
 MAX_CATEGORIES = 1_000
 MAX_DISTINCT = 100_000
-"""Distinct values are counted exactly up to here (fewer in very wide tables, see `distinct_cap`)."""
+"""Distinct values are counted exactly up to here (fewer in very wide tables and of long texts, see `Distinct`)."""
+_DISTINCT_TOTAL, _DISTINCT_BYTES, _DISTINCT_LEAST = 4_000_000, 12 << 20, 64 << 10
+"""Values and bytes of all columns together, and bytes that each may have at least."""
+_SAMPLE = 1_000
+"""Distinct texts that tell prose from labels."""
 _MISSING = pa.array(sorted(MISSING), pa.string())
 
 _INTEGER = r"^[+-]?(0|[1-9]\d{0,17})$"
@@ -43,8 +47,37 @@ class ColumnPlan(msgspec.Struct, frozen=True):
     comma: bool = False
 
 
-def distinct_cap(columns: int) -> int:
-    return max(2 * MAX_CATEGORIES, min(MAX_DISTINCT, 4_000_000 // max(1, columns)))
+class Distinct:
+    """The distinct values of one column, in the order in which they came, as long as they are few and small."""
+
+    def __init__(self, columns: int, most: int = MAX_DISTINCT) -> None:
+        """`columns`: how many share the memory; `most`: values to keep."""
+        share = max(1, columns)
+        self._most = max(min(most, 2 * MAX_CATEGORIES), min(most, _DISTINCT_TOTAL // share))
+        self._most_bytes = max(_DISTINCT_LEAST, _DISTINCT_BYTES // share)
+        self._values: pa.Array | None = None
+        self._full = False
+
+    def __len__(self) -> int:
+        return 0 if self._values is None else len(self._values)
+
+    @property
+    def exact(self) -> bool:
+        """Whether these are all."""
+        return not self._full
+
+    def update(self, values: pa.Array) -> None:
+        """`values` without nulls."""
+        if self._full or not len(values):
+            return
+        found = pc.unique(values)
+        if self._values is not None:
+            found = pc.unique(pa.concat_arrays([self._values, found]))
+        self._full = len(found) > self._most or found.nbytes > self._most_bytes
+        self._values = found[: self._most]
+
+    def values(self) -> list[Any]:
+        return [] if self._values is None else self._values.to_pylist()
 
 
 def clean(values: pa.Array, *, textual: bool) -> pa.Array:
@@ -64,13 +97,12 @@ def clean(values: pa.Array, *, textual: bool) -> pa.Array:
 class TypeGuess:
     """Narrows the type of one column, batch by batch."""
 
-    def __init__(self, name: str, cap: int, *, comma: bool) -> None:
+    def __init__(self, name: str, columns: int, *, comma: bool) -> None:
         self.name = name
-        self._cap = cap
         self._fits = {kind for kind in _PATTERNS if comma or kind != "comma"}
         self._arrow: pa.DataType | None = None
         self._seen = 0
-        self._values: set[str] = set()
+        self._sample = Distinct(columns, _SAMPLE)
 
     def update(self, values: pa.Array) -> None:
         if not pa.types.is_string(values.type):
@@ -84,8 +116,7 @@ class TypeGuess:
                 self._fits.discard(kind)
         if "datetime" in self._fits and not _all_dates(unique):
             self._fits.discard("datetime")
-        if len(self._values) < self._cap:
-            self._values.update(unique.to_pylist())
+        self._sample.update(unique)
 
     def plan(self, *, textual: bool) -> ColumnPlan:
         if self._arrow is not None:
@@ -100,9 +131,10 @@ class TypeGuess:
 
     def _is_prose(self) -> bool:
         """Mostly different, and long: free text, not a label."""
-        count = len(self._values)
-        length = sum(map(len, self._values)) / count
-        words = sum(len(value.split()) for value in self._values) / count
+        values = self._sample.values()
+        count = len(values)
+        length = sum(map(len, values)) / count
+        words = sum(len(value.split()) for value in values) / count
         return (length >= 50 or words >= 4) and (count > 50 or count > self._seen / 2)
 
 
@@ -154,11 +186,10 @@ def convert(values: pa.Array, plan: ColumnPlan) -> pa.Array:
 class Description:
     """Key figures of one column over all batches (variance merged as by Chan, Golub and LeVeque)."""
 
-    def __init__(self, plan: ColumnPlan, cap: int) -> None:
+    def __init__(self, plan: ColumnPlan, columns: int) -> None:
         self._plan = plan
-        self._cap = cap
         self._missing = 0
-        self._distinct: set[Any] = set()
+        self._distinct = Distinct(columns)
         self._low: Any = None
         self._high: Any = None
         self._count = 0
@@ -174,8 +205,7 @@ class Description:
         values = values.drop_null()
         if not len(values):
             return
-        if len(self._distinct) < self._cap:
-            self._distinct.update(pc.unique(values).to_pylist())
+        self._distinct.update(values)
         if self._plan.type in ("integer", "number"):
             self._moments(values)
         if self._plan.type in ("integer", "number", "datetime"):
@@ -199,8 +229,9 @@ class Description:
         elif self._low is not None:
             figures = {"min": self._low.isoformat(), "max": self._high.isoformat()}
         categories = None
-        if self._plan.type in ("category", "boolean") and len(self._distinct) <= MAX_CATEGORIES:
-            categories = sorted(self._distinct)
+        few = self._distinct.exact and len(self._distinct) <= MAX_CATEGORIES
+        if self._plan.type in ("category", "boolean") and few:
+            categories = sorted(self._distinct.values())
         return Column(
             name=self._plan.name,
             type=self._plan.type,

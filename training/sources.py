@@ -15,10 +15,12 @@ import pyarrow.parquet as pa_parquet
 
 from training import dialect
 from training.errors import BadData, BadRequest, nearest
+from training.parts import check_room
 
 FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
-BLOCK_BYTES = 4 << 20
-BATCH_ROWS = 1 << 16
+BLOCK_BYTES = 2 << 20
+BATCH_ROWS, BATCH_VALUES, BATCH_BYTES = 1 << 16, 1 << 18, 4 << 20
+"""The most that one batch has of each; bytes by the file's own word, or an average."""
 MAX_JSON_RECORDS = 256 << 20
 """A JSON array must be read whole; larger ones are asked for as JSON lines."""
 _COPY_BYTES = 1 << 20
@@ -40,10 +42,12 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path, format_name: str, work: Path, max_bytes: int) -> tuple[Source, str]:
-    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file.
+def open_source(path: Path, format_name: str, work: Path, max_bytes: int, room: int = 1 << 62) -> tuple[Source, str]:
+    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file, which may
+    take `room` bytes.
 
     Raises:
+        OSError: no room.
         BadRequest: unknown format.
         BadData: the file cannot be read as a table, or decompresses to more than `max_bytes`.
     """
@@ -58,8 +62,8 @@ def open_source(path: Path, format_name: str, work: Path, max_bytes: int) -> tup
     if head.startswith(b"\x1f\x8b"):
         if path.name.endswith(".plain.plain"):  # once by the sender's tool, once by HTTP: the rest is an attack
             raise BadData("not_a_table", "the file is gzipped more than twice")
-        path = _decompress(path, work / f"{path.name}.plain", max_bytes)
-        inner, found = open_source(path, "" if format_name == "csv.gz" else format_name, work, max_bytes)
+        path = _decompress(path, work / f"{path.name}.plain", max_bytes, room)
+        inner, found = open_source(path, "" if format_name == "csv.gz" else format_name, work, max_bytes, room)
         return inner, "csv.gz" if found == "csv" else found
     if format_name == "csv.gz":
         raise BadData("not_a_table", "the file is not gzipped, as format csv.gz says")
@@ -72,7 +76,7 @@ def _open(path: Path, found: str, max_bytes: int) -> Source:
         if found == "parquet":
             return ParquetSource(path, max_bytes)
         if found == "arrow":
-            return ArrowSource(path)
+            return ArrowSource(path, max_bytes)
         if found in ("json", "jsonl"):
             return JsonSource(path, lines=found == "jsonl")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -89,18 +93,37 @@ def _detect(head: bytes) -> str:
     return {b"[": "json", b"{": "jsonl"}.get(start, "csv")
 
 
-def _decompress(path: Path, to: Path, max_bytes: int) -> Path:
+def _decompress(path: Path, to: Path, max_bytes: int, room: int) -> Path:
     written = 0
     try:
         with gzip.open(path) as source, to.open("wb") as target:
             while chunk := source.read(_COPY_BYTES):
                 written += len(chunk)
                 if written > max_bytes:
-                    raise BadData("too_large", f"the file decompresses to more than {max_bytes} bytes")
+                    raise _too_large(max_bytes)
+                check_room(written, room)
                 target.write(chunk)
     except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the file's: is it full?
+            raise
         raise BadData("not_a_table", f"the gzip file is damaged: {_first_line(error)}") from error
     return to
+
+
+def _too_large(max_bytes: int) -> BadData:
+    return BadData("too_large", f"the file decompresses to more than {max_bytes} bytes")
+
+
+def _batch_rows(columns: int, row_bytes: int) -> int:
+    """So many rows make a batch of bounded memory."""
+    return max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, columns), BATCH_BYTES // max(1, row_bytes)))
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of bounded memory, without a copy."""
+    rows = _batch_rows(batch.num_columns, batch.nbytes // max(1, batch.num_rows))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
 
 
 def _first_line(error: Exception) -> str:
@@ -120,19 +143,23 @@ class CsvSource:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         try:
-            with pa_csv.open_csv(
-                self._path,
-                read_options=pa_csv.ReadOptions(
-                    use_threads=False,
-                    block_size=BLOCK_BYTES,
-                    column_names=list(self.names),
-                    skip_rows=self._dialect.header_lines,
-                ),
-                parse_options=pa_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=False, check_utf8=True
-                ),
-            ) as reader:
+            # Mapped: the reader reads 32 blocks ahead, which then are page cache and not memory of this process.
+            with (
+                pa.memory_map(str(self._path)) as file,
+                pa_csv.open_csv(
+                    file,
+                    read_options=pa_csv.ReadOptions(
+                        use_threads=False,
+                        block_size=BLOCK_BYTES,
+                        column_names=list(self.names),
+                        skip_rows=self._dialect.header_lines,
+                    ),
+                    parse_options=pa_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+                    convert_options=pa_csv.ConvertOptions(
+                        column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=False, check_utf8=True
+                    ),
+                ) as reader,
+            ):
                 last = None
                 for last in reader:
                     yield last
@@ -170,11 +197,14 @@ class JsonSource:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows: list[list[str | None]] = []
+        most, gathered = _batch_rows(len(self.names), 0), 0
         for line, record in self._records():
-            rows.append([_as_text(record.get(name), name, line) for name in self.names])
-            if len(rows) == BATCH_ROWS:
+            row = [_as_text(record.get(name), name, line) for name in self.names]
+            rows.append(row)
+            gathered += sum(map(len, filter(None, row)))
+            if len(rows) >= most or gathered > BATCH_BYTES:
                 yield self._batch(rows)
-                rows = []
+                rows, gathered = [], 0
         if rows:
             yield self._batch(rows)
 
@@ -231,13 +261,14 @@ class ParquetSource:
             self.names = tuple(file.schema_arrow.names)
             size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
             if max(size, meta.num_rows * len(self.names)) > max_bytes:
-                raise BadData("too_large", f"the file decompresses to more than {max_bytes} bytes")
+                raise _too_large(max_bytes)
         dialect.check_names(self.names)
+        self._batch_rows = _batch_rows(len(self.names), size // max(1, meta.num_rows))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         try:
-            with pa_parquet.ParquetFile(self._path) as file:
-                yield from file.iter_batches(batch_size=BATCH_ROWS)
+            with pa_parquet.ParquetFile(self._path, memory_map=True) as file:
+                yield from file.iter_batches(batch_size=self._batch_rows, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BadData("not_a_table", f"the Parquet file is damaged: {_first_line(error)}") from error
 
@@ -250,8 +281,8 @@ class ArrowSource:
 
     textual = False
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path, self._max_bytes = path, max_bytes
         with path.open("rb") as file:
             self._stream = file.read(6) != b"ARROW1"
         with pa.OSFile(str(path)) as file:
@@ -260,16 +291,25 @@ class ArrowSource:
         dialect.check_names(self.names)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
+        size = 0
         try:
-            with pa.OSFile(str(self._path)) as file:
-                if self._stream:
-                    yield from pa_ipc.open_stream(file)
-                    return
-                reader = pa_ipc.open_file(file)
-                for index in range(reader.num_record_batches):
-                    yield reader.get_batch(index)
+            # Mapped: a batch that is not compressed is page cache, however large its writer made it.
+            with pa.memory_map(str(self._path)) as file:
+                for batch in self._read(file):
+                    size += batch.nbytes
+                    if size > self._max_bytes:
+                        raise _too_large(self._max_bytes)
+                    yield from _pieces(batch)
         except (pa.ArrowException, OSError) as error:
             raise BadData("not_a_table", f"the Arrow file is damaged: {_first_line(error)}") from error
+
+    def _read(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+        if self._stream:
+            yield from pa_ipc.open_stream(file)
+            return
+        reader = pa_ipc.open_file(file)
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
 
     def line(self, row: int) -> int:
         return row + 1

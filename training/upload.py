@@ -17,6 +17,8 @@ class IngestOptions(msgspec.Struct, frozen=True):
     format: str = ""
     max_bytes: int = 4 << 30
     """Of the decompressed file."""
+    room: int = 1 << 62
+    """Bytes that may be written into `out_dir`; an OSError with ENOSPC if they do not do."""
 
 
 class PartFile(msgspec.Struct, frozen=True):

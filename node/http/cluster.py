@@ -1,17 +1,17 @@
-"""The cluster itself: who is in it, who leads, how Ray is; draining, leaving, handing over; the audit."""
+"""The cluster itself: who is in it, who leads, how Ray is; handing over; the audit."""
 
 from collections.abc import Set
 from typing import Any
 
 from aiohttp import web
 
-from consensus.messages import RemoveMember, SetMemberStatus
-from consensus.state import Digest, MemberStatus, NodeId
-from node.http import views
+from consensus.state import Digest
+from node.http import secret, views
 from node.http.context import Ports
-from node.http.errors import Refusal, unknown
+from node.http.errors import Refusal
+from node.http.nodes import named, shown, users_of
 from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, commit, ports_of, was_done
+from node.http.routes import Route, answer, ports_of
 from parvada import schema
 
 
@@ -23,12 +23,13 @@ async def get_cluster(request: web.Request) -> web.Response:
 def describe(ports: Ports) -> schema.Cluster:
     """The whole picture as this node sees it."""
     state, status = ports.log.state, ports.log.status
-    nodes = ports.telemetry.nodes()
+    nodes = shown(ports)
     return schema.Cluster(
         cluster_id=state.cluster_id,
         name=state.name,
         leader=status.leader,
         term=status.term,
+        level=state.level,
         commit_index=status.commit_index,
         applied_index=status.applied_index,
         quorum=status.quorum,
@@ -68,10 +69,18 @@ def _alarms(ports: Ports, nodes: list[schema.Node]) -> list[schema.Alarm]:
         alarms.append(schema.Alarm(code="read_only", since=now, message=status.read_only))
     if status.quorum and (lost := ports.lost()):  # a minority cannot tell what is lost from what is out of reach
         alarms.append(schema.Alarm(code="blob_lost", since=now, message=_lost_message(ports, lost)))
+    for name in ports.telemetry.full():
+        message = (
+            f"{name} has no room for more blobs and refuses uploads and copies: "
+            "free some of its disk, delete datasets, or raise PARVADA_DISK_QUOTA_MB"
+        )
+        alarms.append(schema.Alarm(code="disk_full", since=now, message=message))
     if split := ports.split():
         clusters = ", ".join(sorted(set(split.values())))
         message = f"{len(split)} nodes with this secret belong to another cluster ({clusters}): stop one of the two"
         alarms.append(schema.Alarm(code="split", since=now, message=message))
+    if (unfinished := secret.alarm(ports.log.state)) is not None:
+        alarms.append(unfinished)
     for node in nodes:
         if node.state == "dead" and node.id in status.voters:
             message = f"{node.name} votes and has not been seen since {node.last_seen or 'its start'}"
@@ -81,74 +90,19 @@ def _alarms(ports: Ports, nodes: list[schema.Node]) -> list[schema.Alarm]:
 
 def _lost_message(ports: Ports, lost: Set[Digest]) -> str:
     """What is missing, by its users' names where there are few."""
-    state, found = ports.log.state, set[str]()
-    for dataset in state.datasets.values():
-        for number, data in dataset.versions.items():
-            if any(part.digest in lost for part in data.parts):
-                found.add(f"dataset {dataset.name} {number}")
-    for model in state.models.values():
-        found |= {f"model {model.name} {number}" for number, made in model.versions.items() if made.digest in lost}
-    names = sorted(found)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"no node within reach holds the bytes of {', '.join(names[:5])}{more}: bring back a node that did"
-
-
-# ---------------------------------------------------------------- members
-def _node_of(request: web.Request) -> NodeId:
-    """By id or by name."""
-    asked, members = request.match_info["node"], ports_of(request).log.state.members
-    for member in members.values():
-        if asked in (member.id, member.name):
-            return member.id
-    raise unknown("node", asked, [*members, *(member.name for member in members.values())])
-
-
-async def drain(request: web.Request) -> web.Response:
-    return await _set_status(request, MemberStatus.DRAINING)
-
-
-async def undrain(request: web.Request) -> web.Response:
-    return await _set_status(request, MemberStatus.ACTIVE)
-
-
-async def _set_status(request: web.Request, status: MemberStatus) -> web.Response:
-    known_only(request)
-    node = _node_of(request)
-    done = await commit(request, SetMemberStatus(node, status))
-    return answer(_shown(ports_of(request), node), index=done.index)
-
-
-def _shown(ports: Ports, node: NodeId) -> schema.Node:
-    found = next((shown for shown in ports.telemetry.nodes() if shown.id == node), None)
-    if found is None:  # removed in the meantime
-        raise unknown("node", node)
-    return found
-
-
-async def remove(request: web.Request) -> web.Response:
-    """Leaves for good: its certificate is revoked. A voter must be stopped first, so that it has lost its vote."""
-    known_only(request)
-    ports = ports_of(request)
-    node = NodeId(request.match_info["node"]) if was_done(request) else _node_of(request)
-    if node in ports.log.status.voters:
-        raise Refusal(
-            409,
-            "conflict",
-            "this node votes: stop it first (it loses its vote in order), then remove it",
-            {"node": node},
-        )
-    done = await commit(request, RemoveMember(node))
-    return answer({"id": node, "removed": True}, index=done.index)
+    users = users_of(ports.log.state, lost)
+    return f"no node within reach holds the bytes of {users}: bring back a node that did"
 
 
 async def transfer(request: web.Request) -> web.Response:
-    """Hand the leadership over, whichever node is asked."""
+    """Hand the leadership over, whichever node is asked; to a voter, by id or name, or to the one that is furthest."""
     known_only(request)
     ports = ports_of(request)
     asked = await body(request, schema.TransferRequest) if request.can_read_body else schema.TransferRequest()
-    target = NodeId(asked.to) if asked.to is not None else None
+    target = named(ports, asked.to) if asked.to is not None else None
     if target is not None and target not in ports.log.status.voters:
-        raise unknown("voter", target, ports.log.status.voters)
+        name = ports.log.state.members[target].name
+        raise Refusal(409, "conflict", f"{name} is a learner: only a voter can lead", {"node": target})
     if target is None or ports.log.status.leader != target:
         await ports.leadership.transfer(target)
     return answer({"leader": ports.log.status.leader})
@@ -164,9 +118,6 @@ async def audit(request: web.Request) -> web.Response:
 
 ROUTES = (
     Route("GET", "/v1/cluster", get_cluster),
-    Route("POST", "/v1/nodes/{node}/drain", drain, "admin"),
-    Route("POST", "/v1/nodes/{node}/undrain", undrain, "admin"),
-    Route("DELETE", "/v1/nodes/{node}", remove, "admin"),
     Route("POST", "/v1/cluster/transfer", transfer, "admin"),
     Route("GET", "/v1/audit", audit, "operator"),
 )

@@ -1,16 +1,18 @@
 """What the handlers need of the node, as small protocols; `node.services` brings the real things."""
 
-from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
 from aiohttp import web
 
+from consensus.messages import BeginRotation
 from consensus.ports import Log
 from consensus.state import Digest, NodeId
 from node.blobs import BlobWriter, StoredBlob
 from node.history import History
+from node.room import Room
 from parvada import schema
 from serving.stats import ModelStats
 from training.ports import TrainerReport
@@ -19,7 +21,7 @@ from training.ports import TrainerReport
 class Workshop(Protocol):
     """Heavy work in a process of its own (`node.workshop`)."""
 
-    async def run(self, function: str, *args: Any) -> Any: ...
+    async def run(self, function: str, *args: Any, seconds: float | None = None) -> Any: ...
 
 
 class Blobs(Protocol):
@@ -28,6 +30,9 @@ class Blobs(Protocol):
     def begin(self) -> BlobWriter: ...
 
     async def adopt(self, path: Path) -> StoredBlob: ...
+
+    @property
+    def room(self) -> Room: ...
 
 
 class Distributor(Protocol):
@@ -51,6 +56,8 @@ class Telemetry(Protocol):
 
     def history(self, window: float, step: float) -> History: ...
 
+    def full(self) -> Sequence[str]: ...
+
     def ray_nodes(self) -> Sequence[NodeId]: ...
 
     def trainer(self) -> TrainerReport | None: ...
@@ -59,25 +66,39 @@ class Telemetry(Protocol):
 
 
 class Leadership(Protocol):
-    """Hands the leadership over from any node (`node.leadership`)."""
+    """What only the leader does, from any node (`node.leadership`)."""
 
     async def transfer(self, to: NodeId | None) -> None: ...
 
+    async def retire(self, node: NodeId) -> None:
+        """Until that node, which is about to be removed, has no vote."""
+        ...
+
+
+class Rotation(Protocol):
+    """Rotation of the cluster secret (`node.rotation`)."""
+
+    async def begin(self, propose: Callable[[BeginRotation], Awaitable[object]]) -> None: ...
+
 
 class Settings(msgspec.Struct, frozen=True):
-    """What of the configuration the API needs. `admin_sha256` is the hash of the admin token, in hexadecimal."""
+    """What of the configuration the API needs. `admin_sha256s`: the hashes, in hexadecimal, of the admin tokens that
+    are good now; two while the cluster secret is rotated."""
 
     node: NodeId
     auth: Literal["writes", "all"]
-    admin_sha256: str
+    admin_sha256s: Callable[[], Sequence[str]]
     tmp: Path
     """Of this node's slot: where uploads are written and parsed."""
-    token_seed: bytes
-    """From the cluster secret: makes the text of a token from an idempotency key, the same on every node."""
+    token_seeds: Callable[[], Sequence[bytes]]
+    """From the cluster secret, the newest first: make the text of a token from an idempotency key, the same on every
+    node."""
     max_upload_bytes: int
     formation: str
     """How this node came to its cluster."""
     mode: Literal["ray", "inline"]
+    copies: int
+    """On how many nodes a blob is kept."""
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -90,6 +111,7 @@ class Ports(msgspec.Struct, frozen=True):
     fetcher: Fetcher
     telemetry: Telemetry
     leadership: Leadership
+    rotation: Rotation
     settings: Settings
     lost: Callable[[], AbstractSet[Digest]] = frozenset
     """Referred to, and held by no node within reach (`node.replicator`)."""

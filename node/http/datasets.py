@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,11 +15,13 @@ from consensus import state as facts
 from consensus.messages import AddDatasetVersion, DeleteDataset, HeldBlob
 from consensus.queries import current_version
 from consensus.state import Json, Part
+from node.blobs import DiskFull
 from node.http import views
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import integer, known_only, name_of, version_of
 from node.http.routes import Route, answer, commit, key_reused, ports_of, value_of, was_done
+from node.room import Claim
 from training.upload import IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest:ingest"
@@ -26,6 +29,9 @@ PREVIEW = "training.export:preview"
 TO_CSV = "training.export:to_csv"
 UPLOADS = 4
 """At once on one node: each may take the memory of a few batches and the disk of two copies."""
+PARTS_AT_ONCE = 4
+INGEST_SECONDS, SLOWEST_BYTES_PER_SECOND = 600.0, 1024 * 1024
+"""Time to parse an upload: so much, and what its size needs on a slow machine."""
 CHUNK_BYTES = 1024 * 1024
 STALL_SECONDS = 60.0
 GZIP = ("gzip", "x-gzip")
@@ -51,11 +57,12 @@ async def put(request: web.Request) -> web.Response:
     _check_encoding(request)
     if _uploads.locked():
         raise Refusal(429, "busy", f"{UPLOADS} uploads are under way on this node; try again, or another node")
-    async with _uploads, _work_folder(ports.settings.tmp) as folder:
-        await _receive(request, folder / "upload", ports.settings.max_upload_bytes)
+    async with _uploads, _room_or_refusal(ports), _work_folder(ports.settings.tmp) as folder:
+        with ports.blobs.room.claim(request.content_length or 0, passing=True) as claim:
+            await _receive(request, folder / "upload", ports, claim)
         result = await _ingest(request, folder, ports)
-        held = await asyncio.gather(*(_keep(ports, part) for part in result.parts))
-    return await _commit(request, name, result, list(held))
+        held = await _keep_all(ports, result.parts)
+    return await _commit(request, name, result, held)
 
 
 def _check_length(request: web.Request, limit: int) -> None:
@@ -85,8 +92,25 @@ async def _work_folder(tmp: Path) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _receive(request: web.Request, path: Path, limit: int) -> None:
-    size = 0
+@contextlib.asynccontextmanager
+async def _room_or_refusal(ports: Ports) -> AsyncIterator[None]:
+    """Whoever found the disk full, the answer says which node's, and by how much."""
+    try:
+        yield
+    except (DiskFull, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        room, need = ports.blobs.room, getattr(error, "need", 0)
+        me = ports.log.state.members.get(ports.settings.node)
+        name, free = me.name if me is not None else ports.settings.node, room.free_bytes()
+        room.note_refusal(need or free + 1)
+        wanted = f"{need} bytes are needed and " if need else ""
+        message = f"{name} has no room for this upload: {wanted}{free} bytes are free there; try another node"
+        raise Refusal(503, "disk_full", message, {"node": name, "need": need, "free": free}) from error
+
+
+async def _receive(request: web.Request, path: Path, ports: Ports, claim: Claim) -> None:
+    size, limit = 0, ports.settings.max_upload_bytes
     with await asyncio.to_thread(path.open, "wb") as file:
         buffer = bytearray()
         while chunk := await _next_chunk(request):
@@ -98,6 +122,8 @@ async def _receive(request: web.Request, path: Path, limit: int) -> None:
             buffer += chunk
             if len(buffer) >= CHUNK_BYTES:
                 await asyncio.to_thread(file.write, bytes(buffer))
+                claim.wrote(len(buffer))
+                ports.blobs.room.check_passing(0 if claim.left else CHUNK_BYTES)
                 buffer.clear()
         await asyncio.to_thread(file.write, bytes(buffer))
     if size == 0:
@@ -125,16 +151,42 @@ async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestRes
         drop=tuple(name for asked in query.getall("drop", []) for name in asked.split(",") if name),
         format=query.get("format") or _FORMATS.get(request.content_type, ""),
         max_bytes=ports.settings.max_upload_bytes,
+        room=ports.blobs.room.free_bytes(),
     )
-    result: IngestResult = await ports.workshop.run(INGEST, str(folder / "upload"), options)
+    size = await asyncio.to_thread(lambda: (folder / "upload").stat().st_size)
+    seconds = INGEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+    result: IngestResult = await ports.workshop.run(INGEST, str(folder / "upload"), options, seconds=seconds)
     return result
+
+
+async def _keep_all(ports: Ports, parts: Sequence[PartFile]) -> list[tuple[Part, HeldBlob]]:
+    """In order. Twice, as the first parts of a large upload may have waited for the last ones for longer than holders
+    keep what nothing refers to: the second round only asks for what is there."""
+    turn = asyncio.Semaphore(PARTS_AT_ONCE)
+
+    async def keep(part: PartFile) -> tuple[Part, HeldBlob]:
+        async with turn:
+            return await _keep(ports, part)
+
+    tasks = [asyncio.create_task(keep(part), name=f"keep.{part.digest[:12]}") for part in parts]
+    try:
+        held = await asyncio.gather(*tasks)
+    finally:  # the folder with the parts is about to go
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return [(part, await _held(ports, part)) for part, _ in held] if len(held) > PARTS_AT_ONCE else held
+
+
+async def _held(ports: Ports, part: Part) -> HeldBlob:
+    return HeldBlob(part.digest, part.bytes, await ports.distributor.store_durably(part.digest))
 
 
 async def _keep(ports: Ports, part: PartFile) -> tuple[Part, HeldBlob]:
     """The part in the store, durable on enough nodes."""
     stored = await ports.blobs.adopt(Path(part.path))
-    holders = await ports.distributor.store_durably(stored.digest)
-    return Part(stored.digest, part.rows, stored.bytes), HeldBlob(stored.digest, stored.bytes, holders)
+    kept = Part(stored.digest, part.rows, stored.bytes)
+    return kept, await _held(ports, kept)
 
 
 async def _commit(

@@ -10,6 +10,7 @@ from consensus.ports import CommandRejected, CommandTooLarge, MembershipRefused,
 from node import logs
 from node.blobs import BlobError, DiskFull
 from node.distribute import NotDurable
+from node.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
 from node.peers import PeerError
 from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 from serving.errors import Unauthenticated
@@ -68,6 +69,9 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NoQuorum, 503, "no_quorum"),
     (CommandTooLarge, 413, "too_large"),
     (MembershipRefused, 409, "conflict"),
+    (NodeUnreachable, 409, "node_unreachable"),
+    (LeaderUnreachable, 503, "leader_unreachable"),
+    (NotTakenOver, 503, "not_taken_over"),
     (NotDurable, 503, "not_durable"),
     (DiskFull, 503, "disk_full"),
     (PeerError, 503, "no_holder"),

@@ -51,6 +51,14 @@ def integer(request: web.Request, name: str, default: int, low: int, high: int) 
     return number
 
 
+def switch(request: web.Request, name: str) -> bool:
+    """False if it is not given."""
+    text = request.query.get(name, "false")
+    if text not in ("true", "false"):
+        raise invalid(name, text, "true or false")
+    return text == "true"
+
+
 def whole(text: str) -> int | None:
     """The number that the text is, if it is one."""
     return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None

@@ -1,5 +1,6 @@
 """What a resource module lists, and what its handlers share: how they commit and how they answer."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,13 +9,16 @@ import msgspec
 from aiohttp import web
 
 from consensus.messages import Command
-from consensus.ports import Committed
+from consensus.ports import Committed, NoQuorum
 from consensus.state import CommandId
 from node.http.auth import CALLER
 from node.http.context import PORTS, Ports
 from node.http.errors import Refusal, invalid
 
 MAX_KEY = 200
+QUORUM_SECONDS = 2.0
+"""A write waits for so long without a majority: an election, also on a busy machine, is over by then."""
+QUORUM_CHECK_SECONDS = 0.1
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -53,8 +57,23 @@ def key_reused(what: str) -> Refusal:
 
 
 async def commit(request: web.Request, command: Command) -> Committed:
-    """Commit under the caller's name, once per idempotency key. Raises consensus.ports.LogError."""
-    return await ports_of(request).log.propose(command, actor=request[CALLER].name, command_id=command_id(request))
+    """Commit under the caller's name, once per idempotency key. Raises consensus.ports.LogError; NoQuorum already when
+    the majority has been out of reach for longer than an election takes: whoever asks may do better elsewhere."""
+    log = ports_of(request).log
+    proposed = log.propose(command, actor=request[CALLER].name, command_id=command_id(request))
+    proposing, alone = asyncio.ensure_future(proposed), 0.0
+    try:
+        while not (await asyncio.wait({proposing}, timeout=QUORUM_CHECK_SECONDS))[0]:
+            alone = log.status.seconds_without_quorum
+            if alone > QUORUM_SECONDS:
+                proposing.cancel()
+                await asyncio.wait({proposing})
+                break
+        if proposing.cancelled():
+            raise NoQuorum(f"not committed: no majority of the voters has been in reach for {alone:.1f} s")
+        return proposing.result()
+    finally:
+        proposing.cancel()
 
 
 def value_of(committed: Committed) -> dict[str, Any]:

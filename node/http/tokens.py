@@ -30,11 +30,13 @@ async def create(request: web.Request) -> web.Response:
     known_only(request)
     asked = await body(request, schema.TokenRequest)
     name_of("token", asked.name)
-    seed = _seed(request)
-    text, key = PREFIX + base64.urlsafe_b64encode(seed[:24]).decode(), seed[24:30].hex()
+    texts = {seed[24:30].hex(): PREFIX + base64.urlsafe_b64encode(seed[:24]).decode() for seed in _seeds(request)}
+    key, text = next(iter(texts.items()))
     command = CreateToken(key, asked.name, Role(asked.role), hashlib.sha256(text.encode()).hexdigest())
     done = await commit(request, command)
-    made = ports_of(request).log.state.tokens.get(key)
+    # While the cluster secret is rotated, the call that was the first may have come to a node with the other one.
+    tokens = ports_of(request).log.state.tokens
+    made, text = next(((tokens[key], text) for key, text in texts.items() if key in tokens), (None, ""))
     if made is None:
         raise key_reused("the token that it made has been revoked")
     if (made.name, made.role.value) != (asked.name, asked.role):
@@ -44,12 +46,12 @@ async def create(request: web.Request) -> web.Response:
     return answer(record, 201, done.index)
 
 
-def _seed(request: web.Request) -> bytes:
-    """32 bytes that nobody can guess."""
+def _seeds(request: web.Request) -> list[bytes]:
+    """32 bytes each that nobody can guess: one, or one for each secret that is good now, the newest first."""
     key = command_id(request)
     if key is None:
-        return secrets.token_bytes(32)
-    return hmac.digest(ports_of(request).settings.token_seed, key.encode(), "sha256")
+        return [secrets.token_bytes(32)]
+    return [hmac.digest(seed, key.encode(), "sha256") for seed in ports_of(request).settings.token_seeds()]
 
 
 async def revoke(request: web.Request) -> web.Response:

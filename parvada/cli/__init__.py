@@ -14,13 +14,13 @@ from parvada import __version__
 # name -> (module, attribute, help line): the help of the group must not import the modules.
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("run", "up", "Run a whole flock as local processes."),
-    "node": ("run", "node", "Run one node (what a container does)."),
+    "node": ("run", "node", "Run one node (what a container does); `node leave` takes it out."),
     "init": ("run", "init", "Make the cluster secret if there is none."),
     "health": ("run", "health", "Exit 0 if the node on this machine is ready."),
     "top": ("run", "top", "Open the terminal UI."),
     "status": ("cluster", "status", "Show the cluster's health."),
-    "nodes": ("cluster", "nodes", "List, drain and remove nodes."),
-    "cluster": ("cluster", "cluster_group", "Recover a cluster that has lost its majority."),
+    "nodes": ("nodes", "nodes", "List, drain and remove nodes."),
+    "cluster": ("cluster", "cluster_group", "Rotate the secret; recover what lost its majority."),
     "events": ("cluster", "events", "Show what happens."),
     "data": ("data", "data", "Push, list, show and delete datasets."),
     "train": ("train", "train", "Train models on datasets."),

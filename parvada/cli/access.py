@@ -28,11 +28,12 @@ def join(settings: Settings) -> None:
     """Print what a node on another host needs to join this cluster. It holds the secret: hand it over with care."""
     if settings.secret is None:
         raise _no_secret(settings)
-    from node.secret import encode_join_token, load_secret
+    from node.ring import secret_in_use
+    from node.secret import encode_join_token
 
     with settings.client() as client:
         cluster_id = client.status().cluster_id
-    click.echo(encode_join_token(cluster_id, load_secret(settings.secret)))
+    click.echo(encode_join_token(cluster_id, secret_in_use(settings.secret, settings.data)))
 
 
 def _no_secret(settings: Settings) -> Failure:

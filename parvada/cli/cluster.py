@@ -1,4 +1,4 @@
-"""`status`, `nodes`, `cluster` and `events`: looking at the cluster, and mending it."""
+"""`status`, `cluster` and `events`: looking at the cluster, and mending it."""
 
 import time
 from collections import deque
@@ -8,13 +8,13 @@ import click
 
 from parvada.cli import render
 from parvada.cli.exits import DEGRADED, NO_QUORUM, OK, Failure
+from parvada.cli.nodes import print_nodes
+from parvada.cli.rotation import rotate_secret
 from parvada.cli.settings import Settings, as_json_option, connected
-from parvada.client import Client
-from parvada.schema import Cluster, EventRecord, Node
+from parvada.schema import Cluster, EventRecord
 
 INDEXES_A_LINE = 20
 """How far back in the log the wanted lines are looked for: many entries are no events."""
-NODE_COLUMNS = ("name", "role", "state", "marks", "cpu", "memory", "req/s", "seen", "address", "id")
 
 
 @click.command(short_help="Show the cluster's health.")
@@ -68,89 +68,15 @@ def _print_status(cluster: Cluster, stale: float | None) -> None:
               for alarm in cluster.alarms]  # fmt: skip
     render.print_facts(facts)
     click.echo()
-    _print_nodes(cluster)
+    print_nodes(cluster)
 
 
-def _print_nodes(cluster: Cluster) -> None:
-    render.print_table(NODE_COLUMNS, [_node_row(node) for node in cluster.nodes], "no nodes")
-
-
-def _node_row(node: Node) -> list[str]:
-    marks = [mark for mark, held in (("leader", node.leader), ("ray head", node.ray_head)) if held]
-    cpu = "–" if node.cpu_percent is None else f"{node.cpu_percent:.0f} %"
-    return [
-        node.name,
-        node.role,
-        render.state(node.state),
-        ", ".join(marks) or "–",
-        cpu,
-        f"{render.size(node.memory_bytes)} of {render.size(node.memory_total_bytes)}",
-        f"{node.requests_per_second:.1f}",
-        render.age(node.last_seen),
-        f"{node.address}:{node.api_port}",
-        node.id[:12],
-    ]
-
-
-@click.group(short_help="List, drain and remove nodes.")
-def nodes() -> None:
-    """List, drain and remove nodes. A node is named by its name or by the beginning of its id."""
-
-
-@nodes.command("ls")
-@connected
-@as_json_option
-def nodes_ls(settings: Settings, as_json: bool) -> None:
-    """List the nodes."""
-    with settings.client() as client:
-        cluster = client.status()
-    render.print_json(cluster.nodes) if as_json else _print_nodes(cluster)
-
-
-@nodes.command()
-@click.argument("node")
-@connected
-def drain(settings: Settings, node: str) -> None:
-    """Move work away from a node."""
-    with settings.client() as client:
-        client.drain(_resolve(client, node).id)
-    click.echo(f"{node} drains: it gets no new work (`parvada nodes undrain {node}` takes it back)", err=True)
-
-
-@nodes.command()
-@click.argument("node")
-@connected
-def undrain(settings: Settings, node: str) -> None:
-    """Give a drained node work again."""
-    with settings.client() as client:
-        client.undrain(_resolve(client, node).id)
-
-
-@nodes.command()
-@click.argument("node")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@connected
-def remove(settings: Settings, node: str, yes: bool) -> None:
-    """Take a node out of the cluster for good; its certificate is revoked."""
-    with settings.client() as client:
-        found = _resolve(client, node)
-        if not yes:
-            click.confirm(f"Remove {found.name} ({found.id[:12]}, {found.state}) for good?", abort=True, err=True)
-        client.remove_node(found.id)
-
-
-def _resolve(client: Client, text: str) -> Node:
-    members = client.nodes()
-    found = [node for node in members if node.name == text or node.id.startswith(text)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(f"{node.name} ({node.id[:12]})" for node in members)
-    raise Failure(f"{text!r} names {len(found) or 'no'} nodes", f"the nodes are {known}")
-
-
-@click.group("cluster", short_help="Recover a cluster that has lost its majority.")
+@click.group("cluster", short_help="Rotate the secret; recover what lost its majority.")
 def cluster_group() -> None:
-    """What concerns the cluster as a whole, and is done on a node that is stopped."""
+    """What concerns the cluster as a whole."""
+
+
+cluster_group.add_command(rotate_secret)
 
 
 RECOVER_WARNING = """\

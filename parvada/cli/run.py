@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -26,11 +27,29 @@ def up(nodes: int, port: int, data: Path, no_ray: bool, no_restart: bool) -> Non
     raise click.exceptions.Exit(code)
 
 
-@click.command(short_help="Run one node (what a container does).")
-def node() -> None:
+class NodeGroup(click.Group):
+    """What `nodes` has for a single node, under `node` too: there the node is that of this machine."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["drain", "leave", "remove", "undrain"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from parvada.cli.nodes import nodes
+
+        return nodes.commands[cmd_name] if cmd_name in self.list_commands(ctx) else None
+
+
+@click.group(cls=NodeGroup, invoke_without_command=True, short_help="Run one node (what a container does).")
+@click.pass_context
+def node(context: click.Context) -> None:
     """Run one node in the foreground, configured by PARVADA_ variables (see node/config.py)."""
-    from node.agent import main
-    from node.slot import SlotError
+    if context.invoked_subcommand is not None:
+        return
+    from parvada._startup import cheap_imports
+
+    with cheap_imports():
+        from node.agent import main
+        from node.slot import SlotError
 
     try:
         code = main()
@@ -41,13 +60,23 @@ def node() -> None:
 
 @click.command(short_help="Make the cluster secret if there is none.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), envvar="PARVADA_DATA", required=True)
-def init(data: Path) -> None:
-    """Make the cluster secret in the data folder if there is none, readable by its owner alone."""
-    from node.secret import load_secret, make_secret
+@click.option("--join", type=click.File("r"), metavar="FILE", help="Take the secret of this join token ('-': stdin).")
+def init(data: Path, join: IO[str] | None) -> None:
+    """Make the cluster secret in the data folder if there is none, readable by its owner alone.
+
+    With --join it is that of the cluster whose `parvada token join` made the token, also in the place of an old one.
+    """
+    from node.files import write_atomically
+    from node.secret import decode_join_token, load_secret, make_secret
 
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     data.chmod(0o700)
     path = data / "secret"
+    if join is not None:
+        token = decode_join_token(join.read(4096))
+        write_atomically(path, token.secret.hex().encode() + b"\n")
+        click.echo(f"the secret of cluster {token.cluster_id} is at {path}", err=True)
+        return
     try:
         make_secret(path)
         click.echo(f"made a new cluster secret at {path}", err=True)

@@ -50,9 +50,10 @@ class Settings(msgspec.Struct, frozen=True):
         """The admin token, from the cluster secret where that may be read; None elsewhere."""
         if self.secret is None:
             return None
-        from node.secret import admin_token, load_secret
+        from node.ring import secret_in_use
+        from node.secret import admin_token
 
-        return admin_token(load_secret(self.secret))
+        return admin_token(secret_in_use(self.secret, self.data))
 
 
 def locate(

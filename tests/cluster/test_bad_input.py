@@ -11,7 +11,7 @@ from tests.support.data import iris_csv
 from tests.support.flock import Flock
 from tests.support.http import request
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 IRIS = iris_csv().decode()
 HEADER = IRIS.splitlines()[0]

@@ -1,15 +1,31 @@
-"""Bytes on nodes that were not given them: fetched when they are needed."""
+"""Bytes on nodes that were not given them are fetched when needed; large uploads stay small in memory; shares move
+when a node dies; what nobody refers to goes, and what is lost is said."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.data import iris_csv
-from tests.support.flock import running
+from tests.support.data import diabetes_csv, iris_csv, wine_csv
+from tests.support.flock import Flock, LocalNode, running
+from tests.support.memory import Watch, settled
+from tests.support.tables import stream
+from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+GRACE = 4.0
+STREAMED = 100_000_000
+MOST_EXTRA = 150_000_000
+
+
+def paths(flock: Flock, dataset: dict[str, Any]) -> dict[str, list[Path]]:
+    """The files of each part of a dataset, wherever they are."""
+    folders = [node.data / "blobs" for node in flock.nodes]
+    every = {digest: [folder / digest[:2] / digest for folder in folders] for digest in dataset["holders"]}
+    return {digest: [path for path in found if path.exists()] for digest, found in every.items()}
 
 
 def test_a_node_without_the_model_fetches_it_to_answer(tmp_path: Path) -> None:
@@ -27,3 +43,119 @@ def test_a_node_without_the_model_fetches_it_to_answer(tmp_path: Path) -> None:
         answer = flock.wait_for_answer(without[0], "POST", "/v1/models/iris/versions/2/predict", {"rows": [ROW]})
         assert answer.body["version"] == 2
         assert (without[0].data / blob).exists()
+
+
+# ---------------------------------------------------------------- few copies, little patience
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flock]:
+    """One copy of everything, read again every two seconds, dropped seconds after nothing refers to it."""
+    settings = {
+        "PARVADA_COPIES": "1",
+        "PARVADA_SCRUB_HOURS": "0.0006",
+        "PARVADA_GRACE_SECONDS": str(GRACE),
+        "PARVADA_FRONTS": "1",
+    }
+    with running(tmp_path_factory.mktemp("sparse") / "data", 3, environment=settings) as started:
+        yield started
+
+
+def test_what_nothing_refers_to_goes_and_what_came_again_stays(sparse: Flock) -> None:
+    first = sparse.nodes[0]
+    gone = sparse.push(first, "iris", iris_csv(), "?target=species")
+    kept = sparse.push(first, "wine", wine_csv(), "?target=cultivar")
+    for name in ("iris", "wine"):
+        assert sparse.ask(first, "DELETE", f"/v1/datasets/{name}").status == 200
+    # The same bytes within the grace of their deletion, at another node and under another name.
+    again = sparse.push(sparse.nodes[1], "again", wine_csv(), "?target=cultivar")
+    assert set(again["holders"]) == set(kept["holders"])
+    wait_for("the deleted dataset's bytes to go", lambda: not any(paths(sparse, gone).values()), 60)
+    assert all(paths(sparse, again).values())
+    for node in sparse.nodes:
+        assert sparse.wait_for_answer(node, "GET", "/v1/datasets/again/preview?rows=1").body
+    assert sparse.view(first)["alarms"] == []
+
+
+def test_a_last_copy_that_rots_is_an_alarm_until_the_bytes_are_back(sparse: Flock) -> None:
+    first = sparse.nodes[0]
+    made = sparse.push(first, "diabetes", diabetes_csv(), "?target=progression")
+
+    def alone() -> list[Path] | None:
+        (found,) = paths(sparse, made).values()
+        return found if len(found) == 1 else None
+
+    (path,) = wait_for("the one copy to be where it belongs", alone, 60)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    path.write_bytes(content)
+
+    def lost(node: LocalNode) -> list[str]:
+        return [alarm["message"] for alarm in sparse.view(node)["alarms"] if alarm["code"] == "blob_lost"]
+
+    for node in sparse.nodes:
+        (message,) = wait_for("the alarm", lambda node=node: lost(node), 60)  # type: ignore[misc]
+        assert "dataset diabetes 1" in message
+    sparse.push(sparse.nodes[2], "diabetes", diabetes_csv(), "?target=progression")
+    for node in sparse.nodes:
+        wait_for("the alarm to end", lambda node=node: not lost(node), 60)  # type: ignore[misc]
+        assert sparse.wait_for_answer(node, "GET", "/v1/datasets/diabetes/preview?rows=1").body
+
+
+# ---------------------------------------------------------------- a node dies
+def test_the_share_of_a_dead_node_moves_and_tells_how_far(tmp_path: Path) -> None:
+    """Four nodes and three copies: who is left gets what the dead one had (that it keeps to its pace, and how it comes
+    on in the middle of a transfer, is shown in virtual time and with the wires alone)."""
+    settings = {
+        "PARVADA_AWAY_AFTER_SECONDS": "3",
+        "PARVADA_REPAIR_MB_PER_SECOND": "2",
+        "PARVADA_FRONTS": "1",
+    }
+    with running(tmp_path / "data", 4, restart=False, environment=settings) as flock:
+        first = flock.nodes[0]
+        for number in range(4):
+            body = b"".join(stream(3_000_000 + number, start=number * 100))
+            flock.push(first, f"data-{number}", body, "?target=label")
+        names = [f"data-{number}" for number in range(4)]
+
+        def copies() -> dict[str, set[str]]:
+            shown = [flock.ask(first, "GET", f"/v1/datasets/{name}").body["holders"] for name in names]
+            return {digest: set(found) for holders in shown for digest, found in holders.items()}
+
+        wait_for("three copies of all", lambda: all(len(found) >= 3 for found in copies().values()), 60)
+        before = copies()
+        ids = {node["name"]: node["id"] for node in flock.view(first)["nodes"]}
+        dead = max(flock.nodes[1:], key=lambda node: sum(ids[node.name] in found for found in before.values()))
+        moving = {digest for digest, found in before.items() if ids[dead.name] in found}
+        assert moving
+        dead.kill()
+        living = {ids[node.name] for node in flock.nodes if node is not dead}
+        wait_for(
+            "three living copies of all again",
+            lambda: all(len(found & living) == 3 for found in copies().values()),
+            90,
+        )
+        alive = [node for node in flock.nodes if node is not dead]
+
+        def owed() -> int:
+            return sum(node["blobs"]["owed"] for node in flock.view(first)["nodes"] if node["id"] in living)
+
+        wait_for("nothing to be owed", lambda: owed() == 0, 60)
+        said = "".join(flock.log(node) for node in alive)
+        assert "repair.progress" in said
+        assert "bytes_left=0" in said
+
+
+# ---------------------------------------------------------------- size
+def test_a_large_upload_takes_little_memory_and_is_on_two_nodes(tmp_path: Path) -> None:
+    """What a node needs does not grow with the file: `python -m benchmarks.blobs stream` shows the same for 2 GB."""
+    with running(tmp_path / "data", 3, environment={"PARVADA_FRONTS": "1"}) as flock:
+        pids = {node.name: pid for node in flock.nodes if (pid := node.pid)}
+        settled(pids)
+        with Watch(pids) as watch:
+            query = "/v1/datasets/big?target=label&format=csv"
+            answer = flock.ask(flock.nodes[0], "PUT", query, stream(STREAMED), timeout=180.0)
+        assert answer.status == 201, answer
+        assert answer.body["rows"] > 100_000
+        assert all(len(found) >= 2 for found in answer.body["holders"].values())
+        assert watch.samples >= 5
+        for name in pids:
+            assert watch.beyond(name) < MOST_EXTRA, {name: watch.beyond(name) for name in pids}

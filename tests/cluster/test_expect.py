@@ -79,7 +79,8 @@ class Host:
 def hosts(folder: Path, count: int, seeds: list[list[int]] | None = None, **environment: str) -> Iterator[list[Host]]:
     """Not started yet. `seeds` are the hosts that each knows; by default all the others."""
     make_secret(folder / "secret")
-    ports = [NodePorts(*_free_ports(4)) for _ in range(count)]
+    numbers = _free_ports(4 * count)
+    ports = [NodePorts(*numbers[4 * node : 4 * node + 4]) for node in range(count)]
     known = seeds or [[other for other in range(count) if other != number] for number in range(count)]
     made = [
         Host(

@@ -5,10 +5,9 @@ import contextlib
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -18,7 +17,8 @@ import pytest_asyncio
 from node.children import Supervisor
 from node.deathwatch import session_members
 from node.pki import Authority, Identity, NodeKey, RayCredentials
-from tests.ray.executor import EXECUTE, RemoteExecutor
+from tests.ray.driver import driver
+from tests.ray.executor import RemoteExecutor
 from training.epoch import RayRole
 from training.errors import TaskFailed, WorkerLost
 from training.ports import Task
@@ -28,21 +28,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module"), pytest.
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ["127.0.0.1"]
-DRIVER = """
-import asyncio, sys
-from training.ports import Task
-from training.ray_tasks import RayExecutor
-
-async def main():
-    executor = RayExecutor(sys.argv[1], sys.argv[2])
-    await executor.start()
-    await executor.share("none", [])
-    print("CONNECTED", flush=True)
-    if len(sys.argv) > 3:
-        await executor.run(Task("hang", sys.argv[3], "none", 300))
-
-asyncio.run(main())
-"""
 
 
 class Node:
@@ -129,21 +114,6 @@ async def until(what: str, probe: Callable[[], object], seconds: float = 20.0) -
 
 def task(function: str, payload: object = None, *, data: str = "none", seconds: float = 60.0) -> Task:
     return Task(function, payload, data, seconds, label=f"test {function}")
-
-
-async def driver(
-    address: str, environment: Mapping[str, str], *arguments: str
-) -> tuple[asyncio.subprocess.Process, "asyncio.Task[bytes]"]:
-    """A process that connects as a trainer does, with nothing of Ray in its environment but what is given."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", DRIVER, address, EXECUTE, *arguments),
-        env={**clean, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    assert process.stdout is not None
-    return process, asyncio.create_task(process.stdout.read(), name="driver.output")
 
 
 async def test_twenty_tasks_use_all_nodes_one_at_a_time_each(cluster: Cluster) -> None:
@@ -234,21 +204,25 @@ async def test_only_the_epochs_own_credentials_get_in(cluster: Cluster) -> None:
         "RAY_TLS_SERVER_CERT": str(cluster.folder / "cert.pem"),
         "RAY_TLS_SERVER_KEY": str(cluster.folder / "stranger-key.pem"),
     }
-    started = [
+    begun = time.monotonic()
+    accepted, *refused = [
         await driver(cluster.address, environment)
         for environment in (right, plain, {**right, "RAY_AUTH_TOKEN_PATH": str(old_token)}, other_ca)
     ]
-    # Ray never says no to a driver without TLS or with a stranger's: it tries again for very long.
-    await asyncio.wait([output for _, output in started], timeout=15)
-    for process, _ in started:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    accepted, *refused = [(await output).decode() for _, output in started]
-    await asyncio.gather(*(process.wait() for process, _ in started))
-    assert "CONNECTED" in accepted
-    assert [text for text in refused if "CONNECTED" in text] == []
-    assert "Failed to connect to Ray" in refused[1]
-    assert "CERTIFICATE_VERIFY_FAILED" in refused[2]
+    bare, old, strange = refused
+    try:
+        await until("the right one to be let in", lambda: b"CONNECTED" in accepted.said, 60)
+        await until("the old token to be refused", lambda: b"Failed to connect to Ray" in old.said, 60)
+        await until("the stranger to be refused", lambda: b"CERTIFICATE_VERIFY_FAILED" in strange.said, 60)
+        # Ray never says no to a driver without TLS, it tries again for very long: here for as long once more.
+        await asyncio.wait([bare.output], timeout=time.monotonic() - begun)
+    finally:
+        for each in (accepted, *refused):
+            with contextlib.suppress(ProcessLookupError):
+                each.process.kill()
+        await asyncio.gather(*(each.output for each in (accepted, *refused)))
+        await asyncio.gather(*(each.process.wait() for each in (accepted, *refused)))
+    assert [each.said for each in refused if b"CONNECTED" in each.said] == []
 
 
 async def test_a_node_of_an_older_epoch_cannot_join(cluster: Cluster) -> None:
@@ -284,12 +258,12 @@ async def test_tasks_of_a_killed_node_are_lost_at_once_and_run_elsewhere(cluster
 async def test_without_its_head_everything_of_the_epoch_ends_by_itself(cluster: Cluster) -> None:
     await cluster.disconnect()
     pid_file = cluster.folder / "orphan"
-    process, output = await driver(cluster.address, cluster.head.ray.environment, str(pid_file))
+    process, output, _ = await driver(cluster.address, cluster.head.ray.environment, str(pid_file))
     await until("the task to run", lambda: pid_file.exists() and pid_file.read_text())
     cluster.head.die()
-    assert await asyncio.wait_for(process.wait(), 15) != 0
+    assert await asyncio.wait_for(process.wait(), 40) != 0
     await output
-    await until("the worker node to give up", lambda: not cluster.worker.ray.status.alive, 20)
+    await until("the worker node to give up", lambda: not cluster.worker.ray.status.alive, 40)
     await until("the task's process to be gone", lambda: not psutil.pid_exists(int(pid_file.read_text())))
 
 
@@ -298,9 +272,10 @@ async def test_the_next_epoch_starts_over_and_stopping_leaves_no_process(cluster
     assert cluster.worker.ray.status.epoch == 8
     assert cluster.worker.ray.status.address == cluster.address
     assert cluster.worker.ray.status.alive
-    process, output = await driver(cluster.address, cluster.worker.ray.environment)
-    assert await asyncio.wait_for(process.wait(), 20) == 0, (await output).decode()
-    assert b"CONNECTED" in await output
+    process, output, said = await driver(cluster.address, cluster.worker.ray.environment)
+    await asyncio.wait_for(output, 60)
+    assert await process.wait() == 0, said.decode()
+    assert b"CONNECTED" in said
     session = cluster.worker.session
     assert len(session_members([session])) >= 4
     await cluster.worker.ray.stop()

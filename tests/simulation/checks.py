@@ -50,7 +50,12 @@ class Reference:
         index, state, voters = len(self.commands), self.states[-1], self.voters[-1]
         if command[:1] == REGULAR:
             entry = decode_entry(command[1:])
+            if entry.level > state.level:
+                raise Violation(f"entry {index} needs level {entry.level}, but level {state.level} was in force")
             state = apply(state, index, entry).state
+            lowest = min((member.level for member in state.members.values()), default=state.level)
+            if state.level > lowest:
+                raise Violation(f"entry {index} makes it level {state.level}, a member understands only {lowest}")
             self._count(entry, state)
         elif is_change(command):
             voters = voters_after(voters, command)

@@ -1,13 +1,17 @@
 """Clients: each command is tried at one node, and under the same id at others, until one of them answers."""
 
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from consensus.messages import AddDatasetVersion, Command, CreateToken, Entry, HeldBlob, JoinMember
+from consensus.levels import stamped
+from consensus.messages import AddDatasetVersion, Command, CreateToken, Entry, HeldBlob, JoinMember, RevokeToken
+from consensus.ports import CommandRejected
 from consensus.state import ClusterState, CommandId, Digest, Json, Member, NodeId, Part, Role
 from tests.simulation.checks import Violation
+from tests.simulation.clock import NEW_LEVEL
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -15,7 +19,8 @@ if TYPE_CHECKING:
 _PATIENCE = 1.5
 """Seconds until a client turns to another node as well."""
 
-_HOLDER = Member(NodeId("a" * 32), "holder", ("10.0.0.1",), 7443, 7444, 8080, 2, "0.1", 0.0)
+_JOIN = CommandId("join")
+_HOLDER = Member(NodeId("a" * 32), "holder", ("10.0.0.1",), 7443, 7444, 8080, 2, "0.1", 0.0, level=NEW_LEVEL)
 """The member that is said to hold every dataset's bytes."""
 
 
@@ -34,6 +39,12 @@ class Clients:
         self._newest = 0
         """Index of the newest command that was answered."""
         self.acknowledged: set[CommandId] = set()
+        self._tokens: list[str] = []
+        """Acknowledged and not revoked."""
+
+    @property
+    def joined(self) -> bool:
+        return _JOIN in self.acknowledged
 
     @property
     def waiting(self) -> int:
@@ -46,17 +57,22 @@ class Clients:
 
     def join(self, via: str) -> None:
         """What the datasets need to be there first."""
-        self._call(via, CommandId("join"), JoinMember(_HOLDER))
+        self._call(via, _JOIN, JoinMember(_HOLDER))
 
     def _call(self, via: str, command_id: CommandId, command: Command) -> CommandId:
-        entry = Entry(command_id, self._rng.uniform(-1e9, 1e10), "client", command)
+        entry = stamped(command_id, self._rng.uniform(-1e9, 1e10), "client", command)
         self._waiting[command_id] = _Call(entry, self._newest, self._world.clock.now + _PATIENCE)
-        self._world.servers[via].propose(entry)
+        try:
+            self._world.servers[via].propose(entry)
+        except CommandRejected:
+            del self._waiting[command_id]
         return command_id
 
     def _command(self) -> Command:
         number = self._made
         digest = f"{number:064x}"
+        if self._world.minds and self._tokens and self._rng.random() < 0.2:
+            return RevokeToken(self._tokens.pop(self._rng.randrange(len(self._tokens))))
         if self._rng.random() < 0.5:
             return CreateToken(f"t{number}", f"t{number}", Role.VIEWER, digest)
         padding = "x" * self._rng.choice((10, 30_000)) if self._big else ""
@@ -72,7 +88,9 @@ class Clients:
         for call in list(self._waiting.values()):
             if alive and call.retry_at <= now:
                 call.retry_at = now + _PATIENCE
-                self._world.servers[self._rng.choice(alive)].propose(call.entry)
+                # A node that lags may not know yet that its level is in force.
+                with suppress(CommandRejected):
+                    self._world.servers[self._rng.choice(alive)].propose(call.entry)
 
     def answered(self, command_id: CommandId, state: ClusterState) -> None:
         """Raises Violation if the answer is wrong, or if it was decided before it was asked."""
@@ -85,3 +103,5 @@ class Clients:
             raise Violation(f"{command_id} has entry {index}, but entry {call.floor} was answered before it was asked")
         self._newest = max(self._newest, index)
         self.acknowledged.add(command_id)
+        if isinstance(call.entry.command, CreateToken):
+            self._tokens.append(call.entry.command.token)

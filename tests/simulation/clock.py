@@ -7,7 +7,11 @@ from unittest import mock
 import msgspec
 from pysyncobj import syncobj
 
-from consensus import replication
+from consensus import levels, members, replication
+from consensus.messages import RevokeToken
+
+NEW_LEVEL = 2
+"""What the newer of two releases understands; the older one understands level 1."""
 
 
 class Clock:
@@ -38,5 +42,9 @@ def virtual_time(sizes: Sizes | None = None) -> Iterator[Clock]:
         mock.patch.object(replication, "BATCH_BYTES", sizes.batch_bytes),
         mock.patch.object(replication, "WINDOW_ENTRIES", sizes.window_entries),
         mock.patch.object(replication, "CHUNK_BYTES", sizes.chunk_bytes),
+        # Stands for the command that a newer release brings.
+        mock.patch.object(levels, "NEEDED", {RevokeToken: NEW_LEVEL}),
+        # Nodes have one letter here, to be readable.
+        mock.patch.object(members, "check_node_id", return_value=None),
     ):
         yield clock

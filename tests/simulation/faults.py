@@ -6,15 +6,13 @@ from collections.abc import Callable
 import msgspec
 
 from consensus.configuration import VoterChange
-from consensus.ports import MembershipRefused
 from consensus.snapshot import FILE as SNAPSHOT_FILE
-from consensus.state import MemberStatus, NodeId
-from node.voters import AddVoter, Limits, Mark, RemoveVoter, Seen, Transfer, View, next_change
+from tests.simulation.clock import NEW_LEVEL
+from tests.simulation.goodbye import Goodbye
 from tests.simulation.network import End
-from tests.simulation.server import Server
+from tests.simulation.plots import PLOTS, Plot
 from tests.simulation.world import World
 
-_LIMITS = Limits(max_voters=5, promote_after=0.5, away_after=6.0)
 _FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -30,6 +28,10 @@ class Profile(msgspec.Struct, frozen=True):
     chaotic: bool = False
     voters: str = "random"
     """Who changes the voters: "nobody", "random" requests, or the "rules" that a real leader follows."""
+    releases: bool = False
+    """Nodes of two releases, which are exchanged one by one."""
+    plot: str = ""
+    """A name of `plots`: few other faults then."""
 
 
 class Chaos:
@@ -40,9 +42,7 @@ class Chaos:
         world.network.chaotic = profile.chaotic
         world.slow_syncs = profile.slow_syncs
         world.max_offset = 1000.0 if profile.jumps else 0.0
-        self._gone_since: dict[str, float] = {}
-        self._caught_up_since: dict[str, float] = {}
-        self._next_look = 0.0
+        self._goodbyes: dict[str, Goodbye] = {}
         self._table: list[tuple[float, Callable[[], None]]] = [
             (0.30, self._put),
             (0.006, self._reset),
@@ -59,7 +59,13 @@ class Chaos:
             (0.002 if profile.rot else 0.0, self._rot),
             (0.002 if profile.jumps else 0.0, self._jump),
             (0.006 if profile.voters == "random" else 0.0, self._change_voters),
+            (0.003 if profile.voters == "rules" else 0.0, self._stop_some),
+            (0.012 if profile.releases else 0.0, self._upgrade),
+            (0.004 if profile.releases else 0.0, self._downgrade),
         ]
+        self._plot = Plot(world, PLOTS[profile.plot]) if profile.plot else None
+        if self._plot is not None:
+            self._table = [(0.30, self._put), (0.001, self._crash), (0.011, self._start_some), (0.002, self._reset)]
 
     # ------------------------------------------------------------ one step
     def step(self) -> None:
@@ -75,9 +81,14 @@ class Chaos:
         for end in busy:
             if self._runs(end.owner):
                 world.or_die(end.owner, lambda end=end: self._deliver_some(end))  # type: ignore[misc]
-        if self._profile.voters == "rules" and world.clock.now >= self._next_look:
-            self._next_look = world.clock.now + 0.1
-            self._follow_the_rules()
+        for name, goodbye in list(self._goodbyes.items()):
+            if goodbye.said():
+                del self._goodbyes[name]
+        if world.forming is not None:
+            world.forming.step()
+        if self._plot is not None:
+            self._plot.step()
+        world.deliver_late(self._runs)
         self._fault()
 
     def _runs(self, name: str) -> bool:
@@ -93,6 +104,8 @@ class Chaos:
     def _fault(self) -> None:
         if not self._world.servers:
             self._start_some()
+            return
+        if self._world.forming is not None and self._world.forming.calm:
             return
         dice = self._rng.random()
         for share, fault in self._table:
@@ -110,7 +123,8 @@ class Chaos:
         return None if len(alive) < 2 else tuple(self._rng.sample(alive, 2))  # type: ignore[return-value]
 
     def _put(self) -> None:
-        self._world.put(self._any())
+        if self._world.clients.joined:
+            self._world.put(self._any())
 
     def _reset(self) -> None:
         if (pair := self._two()) is not None:
@@ -118,7 +132,7 @@ class Chaos:
             self._world.note(pair[0], f"drops its connection to {pair[1]}")
 
     def _partition(self) -> None:
-        everyone = sorted(self._world.disks)
+        everyone = self._world.everyone()
         side = {name for name in everyone if self._rng.random() < 0.5}
         cut = {(a, b) for a in everyone for b in everyone if a != b and (a in side) != (b in side)}
         if self._rng.random() < 0.4:
@@ -156,15 +170,7 @@ class Chaos:
     def _hand_over(self) -> None:
         leader, to = self._world.leader(), self._any()
         if leader is not None and to != leader.me and to in leader.core.electorate.voters:
-            self._transfer(leader, to)
-
-    def _transfer(self, leader: Server, to: str) -> None:
-        self._world.clock.offset = leader.offset
-        try:
-            leader.core.handover.begin(to, 1.0)
-        except MembershipRefused:
-            return
-        self._world.note(leader.me, f"hands over to {to}")
+            self._world.hand_over(leader, to)
 
     def _fill_disk(self) -> None:
         name = self._any()
@@ -191,6 +197,7 @@ class Chaos:
         world.note(name, f"loses a bit of its {file} at byte {disk.rot(file)}")
         disk.full = None
         world.start(name)
+        world.levels[f"{name}2"] = world.levels[name]
         world.start(f"{name}2")
 
     def _jump(self) -> None:
@@ -198,7 +205,27 @@ class Chaos:
         server.offset += self._rng.choice((0.3, 2.0, 100.0))
         self._world.note(server.me, "sees its clock jump ahead")
 
+    # ------------------------------------------------------------ releases
+    def _upgrade(self) -> None:
+        older = [name for name in sorted(self._world.servers) if self._world.levels[name] < NEW_LEVEL]
+        if older:
+            self._world.restart(self._rng.choice(older), NEW_LEVEL)
+
+    def _downgrade(self) -> None:
+        """Fine until the newer level is in force; a node that comes too late with it must refuse to go on."""
+        newer = [name for name in sorted(self._world.servers) if self._world.levels[name] == NEW_LEVEL]
+        if newer:
+            self._world.restart(self._rng.choice(newer), NEW_LEVEL - 1)
+
     # ------------------------------------------------------------ voters
+    def _stop_some(self) -> None:
+        """One or more nodes say goodbye to the leader and stop, as when a cluster is scaled down, or stopped."""
+        alive = sorted(self._world.servers)
+        some = self._rng.choice((1, 1, len(alive) // 2, len(alive)))
+        for name in self._rng.sample(alive, some):
+            if name not in self._goodbyes:
+                self._goodbyes[name] = Goodbye(self._world, name)
+
     def _change_voters(self) -> None:
         leading = [s for s in self._world.servers.values() if s.core.is_leader]
         if not leading:
@@ -212,40 +239,3 @@ class Chaos:
         if (name in voters and len(voters) <= 3) or name in self._world.retired:
             return
         self._world.change_voters(leader, VoterChange(add=name not in voters, node=name))
-
-    def _follow_the_rules(self) -> None:
-        """What the leader's membership loop does, with the real rules."""
-        for leader in [s for s in self._world.servers.values() if s.core.is_leader and self._runs(s.me)]:
-            match next_change(self._view(leader), _LIMITS):
-                case AddVoter(node):
-                    self._world.change_voters(leader, VoterChange(add=True, node=node))
-                case RemoveVoter(node):
-                    self._world.change_voters(leader, VoterChange(add=False, node=node))
-                case Transfer(node):
-                    self._transfer(leader, node)
-                case Mark() | None:
-                    pass
-
-    def _view(self, leader: Server) -> View:
-        world, core = self._world, leader.core
-        members = {}
-        for name in sorted(world.disks):
-            connected = name == leader.me or world.network.linked(leader.me, name)
-            self._remember(self._gone_since, name, since=not connected)
-            lag = {str(node.id): core.last_index - match for node, match in core.match_index.items()}
-            self._remember(self._caught_up_since, name, since=connected and lag.get(name, 0) < 100)
-            now = world.clock.now
-            # A mark is part of the state; here it follows from the connection alone.
-            members[NodeId(name)] = Seen(
-                MemberStatus.ACTIVE,
-                connected,
-                now - self._gone_since.get(name, now),
-                now - self._caught_up_since.get(name, now),
-            )
-        return View(NodeId(leader.me), frozenset(map(NodeId, core.electorate.voters)), members, frozenset())
-
-    def _remember(self, since_when: dict[str, float], name: str, *, since: bool) -> None:
-        if since:
-            since_when.setdefault(name, self._world.clock.now)
-        else:
-            since_when.pop(name, None)

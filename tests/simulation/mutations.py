@@ -4,38 +4,56 @@ A simulator that never fails proves nothing. Every mutation is a mistake that th
 a careless change of ours could make.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from unittest import mock
 
 import msgspec
 
+from consensus import machine, replica
 from consensus.codec import decode_entry
+from consensus.configuration import Electorate, VoterChange
 from consensus.engine import EngineBase, Node
+from consensus.hardened import HardenedRaft
 from consensus.journal import Journal
 from consensus.matching import Matcher
+from consensus.messages import RaiseLevel
 from consensus.pump import Pump
 from consensus.replica import Replica
+from consensus.rules import Change, Stamp
 from consensus.snapshot import Snapshot
-from consensus.wire import AppendEntries
+from consensus.state import ClusterState
+from consensus.wire import AppendEntries, AppendReply, RequestVote, VoteGranted
+from discovery.formation import Genesis
+from node import membership
+from tests.simulation import formation
+from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.disk import SimDisk
 
 
 class Mutation(msgspec.Struct, frozen=True):
-    """`owner.name` is replaced by `change`."""
+    """`owner.name`, of a class or a module, is replaced by `change`."""
 
-    owner: type
+    owner: object
     name: str
-    change: Callable[..., object]
+    change: object
+    kind: str = ""
+    """Found in runs of this kind (`Scenario.kind`); empty: in any."""
+    also: "Mutation | None" = None
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        with mock.patch.object(self.owner, self.name, self.change):
+        with mock.patch.object(self.owner, self.name, self.change), ExitStack() as more:
+            if self.also is not None:
+                more.enter_context(self.also.applied())
             yield
 
 
 _matcher_append, _matcher_adopt = Matcher.append, Matcher._adopt
 _replica_apply = Replica.apply
+_on_request_vote, _on_vote_granted = HardenedRaft._on_request_vote, HardenedRaft._on_vote_granted
+_on_append_reply = HardenedRaft._on_append_reply
 
 
 def _believe_the_commit_index(self: Matcher, node: Node, message: AppendEntries) -> None:
@@ -103,6 +121,45 @@ def _cut_what_has_rotted(self: Journal, raw: bytes, damaged: int, unfinished: in
     """Every damage passes for a torn write."""
 
 
+def _vote_for_a_shorter_log(self: HardenedRaft, node: Node, message: RequestVote) -> None:
+    _on_request_vote(self, node, msgspec.structs.replace(message, last_term=2**62))
+
+
+def _vote_for_everybody(self: HardenedRaft, node: Node, message: RequestVote) -> None:
+    """As often as asked in one term."""
+    if message.term == self.term:
+        self._SyncObj__setCurrentTerm(self.term, None)
+    _on_request_vote(self, node, message)
+
+
+def _count_every_vote(self: HardenedRaft, node: Node, message: VoteGranted) -> None:
+    """Hole 15: also those that are repeated."""
+    self._granted = (0, set())
+    _on_vote_granted(self, node, message)
+
+
+def _credit_any_answer(self: HardenedRaft, node: Node, message: AppendReply) -> None:
+    """Hole 9: one to an older leadership too."""
+    _on_append_reply(self, node, msgspec.structs.replace(message, term=self.term))
+
+
+def _change_at_any_time(self: Electorate, change: VoterChange) -> str:
+    """Hole 2."""
+    sound = self._core.is_leader and change.node != self._core.me and change.add != (change.node in self.voters)
+    return "" if sound else "makes no sense"
+
+
+def _raise_level(state: ClusterState, command: RaiseLevel, stamp: Stamp) -> Change:
+    return Change(msgspec.structs.replace(state, level=max(state.level, command.level)))
+
+
+def _claim_for_itself(self: formation.World, node: formation.Node) -> Genesis:
+    """Every node has a volume of its own, and takes it for the shared one."""
+    return Genesis(node.id, "0" * 32)
+
+
+_RECKLESS = MappingProxyType({**machine._RULES, RaiseLevel: _raise_level})
+
 MUTATIONS = {
     "believe the commit index": Mutation(Matcher, "append", _believe_the_commit_index),
     "truncate without a conflict": Mutation(Matcher, "_append", _truncate_without_conflict),
@@ -114,4 +171,19 @@ MUTATIONS = {
     "forget the vote": Mutation(Journal, "setCurrentTerm", _forget_the_vote),
     "apply every time": Mutation(Replica, "apply", _apply_every_time),
     "cut what has rotted": Mutation(Journal, "_refuse_later_batches", _cut_what_has_rotted),
+    "vote for a shorter log": Mutation(HardenedRaft, "_on_request_vote", _vote_for_a_shorter_log, "hand-overs"),
+    "vote for everybody": Mutation(HardenedRaft, "_on_request_vote", _vote_for_everybody, "hand-overs"),
+    "count every vote": Mutation(HardenedRaft, "_on_vote_granted", _count_every_vote, "hand-overs"),
+    "credit any answer": Mutation(HardenedRaft, "_on_append_reply", _credit_any_answer, "stale answers"),
+    "change voters at any time": Mutation(Electorate, "_problem", _change_at_any_time, "overlapping changes"),
+    "raise the level without asking": Mutation(
+        membership,
+        "common_level",
+        lambda state: NEW_LEVEL,
+        "releases",
+        Mutation(machine, "_RULES", _RECKLESS),
+    ),
+    "go on with an older release": Mutation(replica, "check", lambda own, level: None, "releases"),
+    "form with one promise": Mutation(formation, "quorum_of", lambda expect: 1, "expected"),
+    "nobody arbitrates": Mutation(formation.World, "_claim", _claim_for_itself, "volume"),
 }

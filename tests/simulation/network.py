@@ -7,6 +7,8 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from consensus.transport import IDLE_SECONDS
 from consensus.wire import Beacon, FrameCodec, FrameReader, Message
 from tests.simulation.clock import Clock
@@ -48,6 +50,20 @@ class Events:
         self.on_up, self.on_down, self.on_message = on_up, on_down, on_message
 
 
+def at_once(sender: str, to: str, message: Message) -> tuple[float, ...]:
+    """No message is late."""
+    return (0.0,)
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A message that travels apart from its connection, and outlives it."""
+
+    due: float
+    sender: str
+    to: str
+    message: Message
+
+
 class SimNetwork:
     """All connections. `blocked` are the directions (sender, receiver) in which nothing arrives just now."""
 
@@ -56,6 +72,10 @@ class SimNetwork:
         self.blocked: set[tuple[str, str]] = set()
         self.chaotic = False
         """Frames are also repeated and overtaken: more than TCP would ever do."""
+        self.delay: Callable[[str, str, Message], tuple[float, ...]] = at_once
+        """Seconds that each copy of a message takes: several repeat it, none loses it, and one that takes more than
+        none arrives whatever becomes of its connection."""
+        self.held: list[Held] = []
         self.links: dict[tuple[str, str], End] = {}
         """The connection that a server (first) uses to reach another."""
         self._ends: list[End] = []
@@ -118,8 +138,28 @@ class SimNetwork:
 
     def send(self, sender: str, to: str, message: Message, due: float) -> None:
         link = self.links.get((sender, to))
-        if link is not None and link.other.open:
-            link.other.queue.append((due, _FRAMES.encode(message)))
+        if link is None or not link.other.open:
+            return
+        for seconds in self.delay(sender, to, message):
+            if seconds:
+                self.held.append(Held(due + seconds, sender, to, message))
+            else:
+                link.other.queue.append((due, _FRAMES.encode(message)))
+
+    def release(self, runs: Callable[[str], bool]) -> list[Held]:
+        """The late messages that arrive now."""
+        if not self.held:
+            return []
+        arrived = [
+            each
+            for each in self.held
+            if each.due <= self._clock.now
+            and (each.to, each.sender) in self.links
+            and (each.sender, each.to) not in self.blocked
+            and runs(each.to)
+        ]
+        self.held = [each for each in self.held if each not in arrived] if arrived else self.held
+        return arrived
 
     def busy(self) -> list[End]:
         """Ends for which something has arrived."""

@@ -10,11 +10,18 @@ from consensus.compaction import CompactionRule
 from consensus.disk import Corrupt
 from consensus.matching import Diverged
 from tests.simulation.checks import Violation
-from tests.simulation.clock import Sizes, virtual_time
+from tests.simulation.clock import NEW_LEVEL, Sizes, virtual_time
 from tests.simulation.faults import Chaos, Profile
+from tests.simulation.formation import RULES
+from tests.simulation.healing import heal_and_check
+from tests.simulation.plots import PLOTS
 from tests.simulation.world import Note, World
 
 STEPS = 600
+PLOT_OF_SEED = dict(zip((5, 11, 17), PLOTS, strict=True))
+"""By the remainder of the seed by 18."""
+RELEASES_OF_SEED = (8, 14)
+FORMATION_OF_SEED = 2
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -27,7 +34,14 @@ class Scenario(msgspec.Struct, frozen=True):
     sizes: Sizes
     profile: Profile
     big: bool
+    formation: str = ""
+    """The rule by which blank nodes form the cluster; empty if it is there from the start."""
     steps: int = STEPS
+
+    @property
+    def kind(self) -> str:
+        """The name of its plot, "releases", its rule of formation, or nothing special."""
+        return self.profile.plot or self.formation or ("releases" if self.profile.releases else "")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -40,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def scenario(seed: int, steps: int = STEPS) -> Scenario:
-    """3 to 7 nodes, mostly few, some of them learners; each fault in about two runs of three."""
+    """3 to 7 nodes, mostly few, some of them learners; each fault in about two runs of three. Six in 18 are special."""
     rng = random.Random(f"scenario {seed}")
     nodes = rng.choice((3, 3, 3, 4, 5, 5, 6, 7))
     voters = min(nodes, rng.choice((3, 3, 5, 7)))
@@ -58,6 +72,16 @@ def scenario(seed: int, steps: int = STEPS) -> Scenario:
         chaotic=rng.random() < 0.25,
         voters=rng.choice(("nobody", "random", "random", "rules")),
     )
+    plot = PLOT_OF_SEED.get(seed % 18, "")
+    if plot:
+        names = "ABCDE"
+        voters = 3 if plot == "overlapping changes" else rng.choice((3, 5, 5)) if plot == "hand-overs" else 5
+        profile = Profile(slow_syncs=False, jumps=False, voters="nobody", plot=plot)
+    if seed % 18 in (*RELEASES_OF_SEED, FORMATION_OF_SEED):
+        # Rot takes a node away for good, after which a release is never common to all.
+        replace = msgspec.structs.replace
+        profile = replace(profile, voters="rules", rot=False, releases=seed % 18 in RELEASES_OF_SEED)
+    formation = RULES[seed // 18 % len(RULES)] if seed % 18 == FORMATION_OF_SEED else ""
     entries = rng.choice((40, 40, 80, 10_000))
     big = rng.random() < 0.1
     return Scenario(
@@ -70,6 +94,7 @@ def scenario(seed: int, steps: int = STEPS) -> Scenario:
         ),
         profile=profile,
         big=big,
+        formation=formation,
         steps=steps,
     )
 
@@ -78,12 +103,24 @@ def play(what: Scenario, note: Note = lambda at, who, what: None) -> World:
     """Run it to its end. Raises Violation, Diverged, or whatever else breaks."""
     with virtual_time(what.sizes) as clock:
         world = World(
-            what.seed, clock, names=what.voters, learners=what.learners, rule=what.rule, big=what.big, note=note
+            what.seed,
+            clock,
+            names=what.voters,
+            learners=what.learners,
+            rule=what.rule,
+            big=what.big,
+            minds=what.profile.voters == "rules",
+            level=NEW_LEVEL - 1,
+            formation=what.formation,
+            note=note,
         )
-        chaos = Chaos(world, what.profile)
-        for _ in range(what.steps):
-            chaos.step()
-        world.heal_and_check()
+        try:
+            chaos = Chaos(world, what.profile)
+            for _ in range(what.steps):
+                chaos.step()
+            heal_and_check(world)
+        finally:
+            world.close()
         return world
 
 

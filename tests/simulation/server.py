@@ -3,48 +3,75 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consensus.codec import encode_entry
+from consensus.codec import CodecError, encode_entry
 from consensus.engine import Timers
 from consensus.hardened import HardenedRaft
 from consensus.journal import Journal
-from consensus.messages import Entry
+from consensus.levels import admit
+from consensus.messages import Entry, RevokeToken
 from consensus.proposals import Proposals
 from consensus.pump import Pump
 from consensus.replica import Replica
 from consensus.snapshot import SnapshotStore
 from consensus.state import ClusterState, CommandId
 from consensus.wire import Message
+from tests.simulation.checks import Violation
+from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.disk import SimDisk
+from tests.simulation.mind import Mind
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
 class CheckedJournal(Journal):
-    """The real journal; every entry that it gets is compared with those that other logs got."""
+    """The real journal; every entry that it makes durable is compared with those that other logs got. Before that
+    nobody has seen it: a sole voter may lose it with its power, and make another one in the same term."""
 
     def __init__(self, world: "World", me: str, disk: SimDisk) -> None:
         super().__init__(disk)
         self._me, self._world = me, world
-        for position in range(1, len(self)):
-            self._check(position)
+        self._first_new = 0
+        self._check_new()
 
-    def _check(self, position: int) -> None:
-        command, index, term = self[position]
-        self._world.matching.added(self._me, index, term, command, self[position - 1][2])
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the entry is here, or behind a snapshot."""
+        position = index - self[0][1]
+        return position <= 0 or (position < len(self) and self[position][2] == term)
 
-    def add(self, command: bytes, index: int, term: int) -> None:
-        super().add(command, index, term)
-        if len(self) > 1:
-            self._check(len(self) - 1)
+    def _check_new(self) -> None:
+        for position in range(max(1, self._first_new - self[0][1]) if len(self) else 0, len(self)):
+            command, index, term = self[position]
+            self._world.matching.added(self._me, index, term, command, self[position - 1][2])
+            self._first_new = index + 1
+
+    def cut_from(self, index: int) -> None:
+        super().cut_from(index)
+        self._first_new = min(self._first_new, index)
+
+    def sync(self) -> None:
+        super().sync()
+        self._check_new()
 
 
 class CheckedReplica(Replica):
-    """The real replica; its snapshots, and those that it is given, are compared with the replay of the log."""
+    """The real replica; its snapshots, and those that it is given, are compared with the replay of the log. One of the
+    older release does not know the newer one's command."""
 
-    def __init__(self, world: "World", me: str) -> None:
-        super().__init__(ClusterState())
+    def __init__(self, world: "World", me: str, level: int) -> None:
+        super().__init__(ClusterState(), level)
         self._me, self._world = me, world
+
+    def known(self, command: bytes) -> Entry:
+        entry = super().known(command)
+        if self._level < NEW_LEVEL and isinstance(entry.command, RevokeToken):
+            raise CodecError("no such command")
+        return entry
+
+    def apply(self, index: int, command: bytes) -> None:
+        super().apply(index, command)
+        if self.state.level > self._level:
+            raise Violation(f"{self._me} understands level {self._level}, and goes on in level {self.state.level}")
 
     def freeze(self) -> Callable[[], bytes]:
         self._world.reference.check_state(self._me, self.state, self.state.index)
@@ -67,7 +94,10 @@ class CheckedRaft(HardenedRaft):
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         index = self.applied_index + 1
-        self.world.reference.applied(self.me, index, self.log[index - self.log[0][1]][2], command)
+        term = self.log[index - self.log[0][1]][2]
+        if self.is_leader:
+            self.world.witness.committed(self.world.servers[self.me], self.world.reference, index, term)
+        self.world.reference.applied(self.me, index, term, command)
         super()._SyncObj__doApplyCommand(command)
 
 
@@ -101,7 +131,8 @@ class Server:
         self.outbox: list[tuple[str, Message]] = []
         self.proposals = Proposals()
         self.open: dict[CommandId, bytes] = {}
-        self.machine = CheckedReplica(world, me)
+        self.level = world.levels[me]
+        self.machine = CheckedReplica(world, me, self.level)
         self.journal = CheckedJournal(world, me, disk)
         self.core = CheckedRaft(
             me,
@@ -117,6 +148,7 @@ class Server:
         )
         self.core.world = world
         self.pump = Pump(self.core, self.journal, self)
+        self.mind = Mind(self) if world.minds else None
 
     # ---- the network of the core
     def send(self, peer: str, message: Message) -> bool:
@@ -132,7 +164,8 @@ class Server:
         if self.world.slow_syncs and self.disk.syncs and self.world.rng.random() < 0.05:
             self.held_until = self.world.clock.now + self.world.rng.choice((0.05, 0.3, 1.5))
         self.disk.syncs = 0
-        for peer, message in self.outbox:
+        # The engine asks for votes in the order of a set.
+        for peer, message in sorted(self.outbox, key=lambda item: item[0]):
             self.world.network.send(self.me, peer, message, max(self.held_until, self.world.clock.now))
         self.outbox.clear()
 
@@ -141,6 +174,8 @@ class Server:
 
     # ---- its clients
     def propose(self, entry: Entry) -> None:
+        """Raises CommandRejected: it needs a higher level than this node knows to be in force."""
+        admit(self.machine.state, entry)
         if entry.id in self.machine.state.recent:
             self.world.clients.answered(entry.id, self.machine.state)
             return
@@ -149,7 +184,9 @@ class Server:
         self.proposals.add(entry.id, command)
 
     def turn(self) -> list[CommandId]:
-        """What the log's thread does: repeat what is unanswered, pump; the commands that are answered."""
+        """What the agent does, then the log's thread; the commands that are answered."""
+        if self.mind is not None:
+            self.mind.turn()
         leader = None if self.core.leader is None else str(self.core.leader.id)
         self.proposals.see_leader(leader, self.core.term)
         for command in self.proposals.take_due(self.world.clock()):

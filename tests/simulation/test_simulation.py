@@ -12,7 +12,7 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.runner import Ledger, run_many, search
 
 SEEDS = 2000
-MUTATION_SEEDS = 40
+MUTATION_RUNS = 40
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +30,7 @@ def test_thousands_of_clusters_keep_every_promise() -> None:
 
 @pytest.mark.parametrize("mutation", sorted(MUTATIONS))
 def test_a_missing_rule_is_noticed(mutation: str) -> None:
-    assert search(mutation, MUTATION_SEEDS) is not None
+    assert search(mutation, MUTATION_RUNS) is not None
 
 
 def _program(*arguments: str, hash_seed: int = 0) -> list[str]:

@@ -4,31 +4,34 @@ Everything follows from the seed, so a failing run can be replayed. What goes wr
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from consensus.compaction import CompactionRule
 from consensus.configuration import VoterChange
 from consensus.disk import Corrupt
+from consensus.levels import TooNew
 from consensus.ports import MembershipRefused
 from consensus.state import CommandId
-from consensus.wire import AppendEntries, AppendReply, Message, RequestVote, VoteGranted
+from consensus.wire import Message
+from node.voters import wanted_voters
 from tests.simulation.checks import LogMatching, Reference, Violation
 from tests.simulation.clients import Clients
-from tests.simulation.clock import Clock
+from tests.simulation.clock import NEW_LEVEL, Clock
 from tests.simulation.disk import Crash, SimDisk
+from tests.simulation.forming import Forming
+from tests.simulation.mind import LIMITS
 from tests.simulation.network import Events, SimNetwork
 from tests.simulation.server import Server
+from tests.simulation.witness import Witness
 
-LIVE_AGAIN_SECONDS = 30.0
-"""After the last fault, every node must be of one mind and every client answered within this."""
-CHECK_QUORUM_SECONDS = 1.0
-"""A leader that has not heard from a majority for so long is none after its next turn."""
-QUORUM_SLACK = 0.01
 Note = Callable[[float, str, str], None]
 
 
 class World:
-    """Servers, links and clients of one seed. `names` are voters from the start, except for the `learners`."""
+    """Servers, links and clients of one seed. `names` are voters from the start, except for the `learners`.
+
+    With `minds` the agents' own loops decide who votes; with a rule of `formation` all nodes start blank."""
 
     def __init__(
         self,
@@ -39,6 +42,9 @@ class World:
         learners: Iterable[str] = "",
         rule: CompactionRule | None = None,
         big: bool = False,
+        minds: bool = False,
+        level: int = 1,
+        formation: str = "",
         note: Note = lambda at, who, what: None,
     ) -> None:
         self.rng = random.Random(seed)
@@ -51,15 +57,29 @@ class World:
         self.retired: set[str] = set()
         """Their disk is damaged: they never come back under this name."""
         self.rotten: set[str] = set()
+        self.minds = minds
+        self.cluster_id = "simulated"
+        self.levels: dict[str, int] = defaultdict(lambda: level)
+        """What each node's release understands."""
+        self.outdated: set[str] = set()
+        """They have stopped because the log needs a newer release: they are upgraded before they start again."""
+        self._ids = 0
         self.network = SimNetwork(clock, self.rng, Events(self._up, self._down, self._deliver))
         names = list(names)
-        self.genesis = names[0]
+        self.genesis = "" if formation else names[0]
         self.reference, self.matching = Reference(self.genesis), LogMatching()
         self.clients = Clients(self, self.rng, big=big)
-        self._leaders: dict[int, str] = {}
-        self._roles: dict[str, tuple[bool, int]] = {}
-        self._promised: dict[str, int] = {}
-        self._form(names, list(learners))
+        self.witness = Witness(clock, self.note)
+        self.forming = Forming(self, seed, formation, [*names, *learners]) if formation else None
+        if self.forming is None:
+            self._form_or_close(names, list(learners))
+
+    def _form_or_close(self, names: list[str], learners: list[str]) -> None:
+        try:
+            self._form(names, learners)
+        except BaseException:
+            self.close()
+            raise
 
     def _form(self, names: list[str], learners: list[str]) -> None:
         for name in names + learners:
@@ -67,10 +87,31 @@ class World:
         self.run_until(lambda: self.servers[self.genesis].core.is_leader)
         self.clients.join(self.genesis)
         self.run_until(lambda: not self.clients.waiting)
+        if self.minds:
+            everybody = wanted_voters(len(self.servers), LIMITS.max_voters)
+            self.run_until(lambda: all(len(s.core.electorate.applied) == everybody for s in self.servers.values()))
+            return
         for name in names[1:]:
             self.run_until(lambda name=name: self._add(name))  # type: ignore[misc]
         voters = tuple(sorted(names))
         self.run_until(lambda: all(s.core.electorate.applied == voters for s in self.servers.values()))
+
+    def found(self, name: str) -> None:
+        """A blank node forms the cluster."""
+        if self.genesis:
+            raise Violation(f"{self.genesis} and {name} both form a cluster")
+        self.genesis, self.reference = name, Reference(name)
+        self.note(name, "forms the cluster")
+        self.start(name)
+        self.clients.join(name)
+
+    def everyone(self) -> list[str]:
+        """All nodes that have ever been there, blank ones too."""
+        return sorted({*self.disks, *(self.forming.names if self.forming is not None else ())})
+
+    def fresh_id(self, name: str) -> CommandId:
+        self._ids += 1
+        return CommandId(f"{name}.{self._ids}")
 
     def _add(self, name: str) -> bool:
         leader = self.leader()
@@ -85,6 +126,26 @@ class World:
         except MembershipRefused:
             return
         self.note(leader.me, f"{'adds' if change.add else 'removes'} the vote of {change.node}")
+
+    def hand_over(self, leader: Server, to: str, seconds: float = 1.0) -> None:
+        self.clock.offset = leader.offset
+        try:
+            leader.core.handover.begin(to, seconds)
+        except MembershipRefused:
+            return
+        self.note(leader.me, f"hands over to {to}")
+
+    def repeat(self, server: Server, command_id: CommandId, times: int) -> None:
+        """Send an open command again, many times: every repeat is an entry of the log."""
+        self.clock.offset = server.offset
+        for _ in range(times if command_id in server.open else 0):
+            server.core.submit(server.open[command_id])
+
+    def close(self) -> None:
+        """Whatever has come of it."""
+        for server in self.servers.values():
+            if server.mind is not None:
+                server.mind.end()
 
     def note(self, who: str, what: str) -> None:
         self._note(self.clock.now, who, what)
@@ -111,9 +172,18 @@ class World:
             server.core.disconnected_from(peer)
 
     def _deliver(self, owner: str, peer: str, message: Message) -> None:
-        if isinstance(message, AppendEntries | AppendReply | RequestVote | VoteGranted):
-            self._promised[peer] = max(self._promised.get(peer, 0), message.term)
-        self._enter(owner).core.receive(peer, message)
+        self.witness.arrived(peer, owner, message)
+        try:
+            self._enter(owner).core.receive(peer, message)
+        except TooNew as error:
+            self.crash(owner)
+            self._too_new(owner, error)
+
+    def deliver_late(self, runs: Callable[[str], bool] = lambda name: True) -> None:
+        """Messages that were held back on their way arrive."""
+        for held in self.network.release(runs):
+            if (held.to, held.sender) in self.network.links:
+                self.or_die(held.to, lambda held=held: self._deliver(held.to, held.sender, held.message))  # type: ignore[misc]
 
     def _enter(self, name: str) -> Server:
         """From here on the engine's clock is this server's."""
@@ -126,6 +196,9 @@ class World:
         """Start a server. With a rotten disk it must refuse. Raises Violation, Corrupt."""
         disk = self.disks.setdefault(name, SimDisk(self.rng))
         disk.crash_after = None
+        if name in self.outdated:
+            self.outdated.remove(name)
+            self.levels[name] = NEW_LEVEL
         self.clock.offset = self.rng.uniform(0.0, self.max_offset)
         try:
             server = Server(self, name, disk, self.clock.offset)
@@ -135,16 +208,33 @@ class World:
             self.retired.add(name)
             self.note(name, f"refuses to start: {error}")
             return
+        except TooNew as error:
+            self._too_new(name, error)
+            return
         if name in self.rotten:
             raise Violation(f"{name} starts with a disk that has rotted")
-        if server.core.term < self._promised.get(name, 0):
-            raise Violation(f"{name} starts in term {server.core.term}, has acted in {self._promised[name]}")
+        self.witness.started(server)
         self.servers[name] = server
-        self.note(name, f"starts: term {server.core.term}, log {server.journal[0][1]}..{server.core.last_index}")
+
+    def _too_new(self, name: str, error: TooNew) -> None:
+        """A server has stopped, or not started, for want of a newer release."""
+        if self.reference.state.level <= self.levels[name]:
+            raise Violation(f"{name} needs no newer release: {error}")
+        self.outdated.add(name)
+        self.note(name, f"must not go on: {error}")
+
+    def restart(self, name: str, level: int) -> None:
+        """Install another release, as in a rolling upgrade."""
+        if name in self.servers:
+            self.crash(name)
+        self.levels[name] = level
+        self.note(name, f"has a release of level {level} now")
+        self.start(name)
 
     def crash(self, name: str, *, power_loss: bool = False) -> None:
-        del self.servers[name]
-        self._roles.pop(name, None)
+        mind = self.servers.pop(name).mind
+        if mind is not None:
+            mind.end()
         self.network.vanish(name, silently=power_loss and self.rng.random() < 0.5)
         if power_loss:
             self.disks[name].power_loss()
@@ -162,32 +252,15 @@ class World:
         """One turn of a server that is not stopped, and what must be true of it then."""
         server = self._enter(name)
         self.network.sweep(name)
-        answered = server.turn()
+        try:
+            answered = server.turn()
+        except TooNew as error:
+            self.crash(name)
+            self._too_new(name, error)
+            return
         for command_id in answered:
             self.clients.answered(command_id, server.machine.state)
-        self._check(server)
-
-    def _check(self, server: Server) -> None:
-        core = server.core
-        if core.electorate.applied != self.reference.voters[core.applied_index]:
-            raise Violation(f"{server.me} has the voters {core.electorate.applied} at entry {core.applied_index}")
-        role = (core.is_leader, core.term)
-        if role != self._roles.get(server.me):
-            self._roles[server.me] = role
-            self.note(server.me, f"{'leads' if core.is_leader else 'is in'} term {core.term}, log {core.last_index}")
-            if core.is_leader:
-                self._check_leader(server)
-        quorum_age = self.clock() - core.quorum_at
-        if core.is_leader and quorum_age > CHECK_QUORUM_SECONDS + QUORUM_SLACK:
-            raise Violation(f"{server.me} leads without a majority for {quorum_age:.2f} s")
-
-    def _check_leader(self, server: Server) -> None:
-        first = self._leaders.setdefault(server.core.term, server.me)
-        if first != server.me:
-            raise Violation(f"{first} and {server.me} both lead term {server.core.term}")
-        if server.core.term == max(self._leaders):
-            # One that was stopped while it was elected may win an old term: it can commit nothing in it.
-            self.reference.check_leader(server.me, server.journal[:])
+        self.witness.turned(server, self.reference, self.genesis)
 
     def or_die(self, name: str, action: Callable[[], None]) -> None:
         """Do something that may end in the middle of an operation on the disk."""
@@ -200,6 +273,8 @@ class World:
     def quiet_step(self, seconds: float = 0.02) -> None:
         """Time passes, nothing fails, every message arrives."""
         self.clock.now += seconds
+        if self.forming is not None:
+            self.forming.step()
         self.network.dial(sorted(self.servers))
         self.clients.retry()
         for name in sorted(self.servers):
@@ -214,29 +289,3 @@ class World:
             if self.clock.now > deadline:
                 raise Violation(f"not reached within {seconds} s")
             self.quiet_step()
-
-    # ------------------------------------------------------------ the end
-    def heal_and_check(self) -> None:
-        """All faults end: every node must come to the same state soon, with every acknowledged write in it."""
-        self.note("", "all faults end")
-        self.heal()
-        self.paused, self.slow_syncs, self.network.chaotic = {}, False, False
-        for name, disk in self.disks.items():
-            disk.crash_after = disk.full = None
-            if name not in self.servers and name not in self.retired:
-                self.start(name)
-        self.run_until(self._settled, seconds=LIVE_AGAIN_SECONDS)
-        for name, server in self.servers.items():
-            state = server.machine.state
-            self.reference.check_state(name, state, server.core.applied_index)
-            lost = self.clients.acknowledged - set(state.recent)
-            if lost:
-                total = len(self.clients.acknowledged)
-                raise Violation(f"{name} lost {len(lost)} of {total} acknowledged writes: {min(lost)}")
-
-    def _settled(self) -> bool:
-        leader = self.leader()
-        if leader is None or self.clients.waiting:
-            return False
-        at = leader.core.last_index
-        return all(s.core.applied_index == at and s.core.leader is not None for s in self.servers.values())

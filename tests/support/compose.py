@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest
 from tests.support.terminal import Terminal, on_terminal
 
@@ -85,11 +86,13 @@ class Compose(ClusterUnderTest):
         return on_terminal(["docker", "compose", *arguments], ROOT, self._environment)
 
     def up(self, scale: int | None = None, *, wait: bool = True, options: Sequence[str] = ()) -> None:
+        node_logs.started(self.name, lambda: [(f"logs of {self.name}", self.logs())])
         scaled = ["--scale", f"node={scale}"] if scale is not None else []
         self.compose("up", "--detach", *(["--wait"] if wait else []), *scaled, *options)
         self.token = self.nodes[0].run("parvada", "token", "show").stdout.strip()
 
     def down(self, *, volumes: bool = False) -> None:
+        node_logs.ended(self.name)
         self.compose("down", "--timeout", "20", *(["--volumes"] if volumes else []))
 
     @property

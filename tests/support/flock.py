@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest
 from tests.support.wait import wait_for
 
@@ -44,7 +46,7 @@ class LocalNode:
     def kill(self) -> None:
         pid = self.pid
         self.signal(signal.SIGKILL)
-        wait_for(f"{self.name} to be gone", lambda: self.pid != pid, 10)
+        wait_for(f"{self.name} to be gone", lambda: self.pid != pid, 30)
 
     def pause(self) -> None:
         self.signal(signal.SIGSTOP)
@@ -80,7 +82,7 @@ class Flock(ClusterUnderTest):
     def nodes(self) -> Sequence[LocalNode]:
         return self._nodes
 
-    def wait_ready(self, timeout: float = 40.0) -> None:
+    def wait_ready(self, timeout: float = 90.0) -> None:
         """Also of those that `up` is about to start again: only then may the next one be killed."""
         if self._restart:
             wait_for("every node to run", lambda: all(node.alive for node in self.nodes), timeout)
@@ -101,6 +103,7 @@ class Flock(ClusterUnderTest):
 
     def start(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
+        node_logs.started(str(self.data), partial(node_logs.of_folder, self.data))
         with (self.data / "up.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "parvada", "up", *self._options],
@@ -109,12 +112,12 @@ class Flock(ClusterUnderTest):
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
             )
-        wait_for("up.json to list every node", lambda: len(self.pids()) == self.count, 20)
+        wait_for("up.json to list every node", lambda: len(self.pids()) == self.count, 60)
         shown = subprocess.run(
             [sys.executable, "-m", "parvada", "token", "show", "--data", str(self.data)],
             capture_output=True,
             check=True,
-            timeout=20,
+            timeout=60,
         )
         self.token = shown.stdout.decode().strip()
 
@@ -124,11 +127,13 @@ class Flock(ClusterUnderTest):
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(40)
+            return self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
             raise
+        finally:
+            node_logs.ended(str(self.data))
 
     def log(self, node: LocalNode) -> str:
         return (self.data / "logs" / f"{node.name}.log").read_text(errors="replace")

@@ -29,6 +29,8 @@ class ClusterUnderTest:
     """Verbs over a list of nodes. Subclasses start and stop them."""
 
     token: str = ""
+    written: int = 0
+    """Log index of the newest write made through `ask`."""
 
     @property
     def nodes(self) -> Sequence[NodeHandle]:
@@ -42,17 +44,29 @@ class ClusterUnderTest:
         return next(node for node in self.nodes if node.name == name)
 
     def ask(self, node: NodeHandle, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        return request(method, node.url + path, body, token=self.token, **options)
+        answer = request(method, node.url + path, body, token=self.token, **options)
+        self.written = max(self.written, int(answer.headers.get("x-parvada-index", 0)))
+        return answer
 
     def view(self, node: NodeHandle) -> dict[str, Any]:
         """GET /v1/cluster as this node sees it."""
-        answer = self.ask(node, "GET", "/v1/cluster", timeout=5.0)
+        return self.read(node, "/v1/cluster")
+
+    def read(self, node: NodeHandle, path: str) -> dict[str, Any]:
+        """GET what is there. A node that is not ready yet counts as one out of reach: waits go on.
+
+        Raises:
+            OSError: not to be had of this node now.
+        """
+        answer = self.ask(node, "GET", path, timeout=5.0)
+        if answer.status == 503:
+            raise ConnectionError(f"{node.name}: {answer.body}")
         assert answer.status == 200, answer
-        view: dict[str, Any] = answer.body
-        return view
+        body: dict[str, Any] = answer.body
+        return body
 
     # ---------------------------------------------------------------- waiting
-    def wait_ready(self, timeout: float = 40.0) -> None:
+    def wait_ready(self, timeout: float = 90.0) -> None:
         """Every living node answers /readyz with 200."""
         for node in self.living:
             wait_for(
@@ -61,7 +75,7 @@ class ClusterUnderTest:
                 timeout,
             )
 
-    def wait_for_leader(self, timeout: float = 20.0, not_id: str = "") -> str:
+    def wait_for_leader(self, timeout: float = 40.0, not_id: str = "") -> str:
         """The id of the leader that a majority of the living nodes agree on (another than `not_id`)."""
 
         def agreed() -> str | None:
@@ -82,7 +96,7 @@ class ClusterUnderTest:
     def wait_for_new_leader(self, old: str, timeout: float = 10.0) -> str:
         return self.wait_for_leader(timeout, not_id=old)
 
-    def wait_for_voters(self, count: int, timeout: float = 40.0) -> None:
+    def wait_for_voters(self, count: int, timeout: float = 90.0) -> None:
         wait_for(
             f"{count} voters",
             lambda: all(len(self.view(node)["voters"]) == count and self.view(node)["quorum"] for node in self.living),
@@ -90,7 +104,7 @@ class ClusterUnderTest:
             every=0.2,
         )
 
-    def wait_for_ray(self, nodes: int, timeout: float = 60.0, newer_than: int = 0) -> dict[str, Any]:
+    def wait_for_ray(self, nodes: int, timeout: float = 120.0, newer_than: int = 0) -> dict[str, Any]:
         """Ray is up with that many nodes, in an epoch above `newer_than`."""
 
         def up() -> dict[str, Any] | None:
@@ -102,8 +116,12 @@ class ClusterUnderTest:
 
     def by_id(self, node_id: str) -> NodeHandle:
         """The handle of the node with this id."""
-        name = next(node["name"] for node in self.view(self.living[0])["nodes"] if node["id"] == node_id)
-        return self.node(name)
+
+        def named() -> str | None:
+            seen = self.view(self.living[0])["nodes"]
+            return next((node["name"] for node in seen if node["id"] == node_id), None)
+
+        return self.node(wait_for(f"the name of {node_id}", named))
 
     def wait_for_answer(self, node: NodeHandle, method: str, path: str, body: Any = None) -> Answer:
         """The first answer with status 200, e.g. from a node that is still loading."""
@@ -112,7 +130,7 @@ class ClusterUnderTest:
             answer = self.ask(node, method, path, body, timeout=5.0)
             return answer if answer.status == 200 else None
 
-        return wait_for(f"{method} {path} on {node.name}", good)
+        return wait_for(f"{method} {path} on {node.name}", good, 60)
 
     # ---------------------------------------------------------------- the journey
     def push(self, node: NodeHandle, name: str, content: bytes, query: str = "") -> dict[str, Any]:
@@ -129,10 +147,8 @@ class ClusterUnderTest:
         return str(answer.body["id"])
 
     def job(self, job: str, node: NodeHandle | None = None) -> dict[str, Any]:
-        answer = self.ask(node or self.living[0], "GET", f"/v1/jobs/{job}", timeout=5.0)
-        assert answer.status == 200, answer
-        seen: dict[str, Any] = answer.body
-        return seen
+        """After all that was written before: another node than the one that took the job may be a little behind."""
+        return self.read(node or self.living[0], f"/v1/jobs/{job}?min_index={self.written}")
 
     def wait_for_job(self, job: str, timeout: float = 180.0) -> dict[str, Any]:
         """The job once it has ended."""
@@ -144,9 +160,10 @@ class ClusterUnderTest:
         return wait_for(f"the end of job {job}", ended, timeout, every=0.2)
 
     def leaderboard(self, job: str) -> list[dict[str, Any]]:
-        answer = self.ask(self.living[0], "GET", f"/v1/jobs/{job}/leaderboard", timeout=5.0)
-        assert answer.status == 200, answer
-        rows: list[dict[str, Any]] = answer.body["rows"]
+        """As it is now: the node that is asked may have just come back."""
+        path = f"/v1/jobs/{job}/leaderboard?consistency=linearizable"
+        board = wait_for("the leaderboard", lambda: self.read(self.living[0], path))
+        rows: list[dict[str, Any]] = board["rows"]
         return rows
 
 

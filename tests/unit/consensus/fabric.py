@@ -22,7 +22,7 @@ def identity(authority: Authority = AUTHORITY) -> Identity:
     return Identity(authority, NodeKey.generate(), ["127.0.0.1"])
 
 
-async def eventually(what: str, probe: Callable[[], object], seconds: float = 10.0) -> None:
+async def eventually(what: str, probe: Callable[[], object], seconds: float = 20.0) -> None:
     """Poll until `probe` is true. Raises AssertionError."""
     deadline = time.monotonic() + seconds
     while not probe():
@@ -101,7 +101,7 @@ def token(key: str) -> CreateToken:
     return CreateToken(token=key, name=key, role=Role.VIEWER, sha256=f"{abs(hash(key)):064x}"[:64])
 
 
-async def persist(attempt: Callable[[], Awaitable[None]], seconds: float = 10.0) -> None:
+async def persist(attempt: Callable[[], Awaitable[None]], seconds: float = 20.0) -> None:
     """Try again what depends on who leads just now."""
     deadline = time.monotonic() + seconds
     while True:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import threading
 import time
@@ -16,38 +17,52 @@ from consensus.messages import BeginEpoch
 from consensus.ports import Batch, CommandRejected, CommandTooLarge, Log, MembershipRefused, NoQuorum, Resync
 from consensus.raft import RaftLog
 from consensus.state import CommandId
+from tests.support.wait import soonest
 from tests.unit.consensus.fabric import cluster, eventually, identity, persist, token
 
 SHORT_LOG = CompactionRule(entries=50, trailing_entries=5)
 
 
 async def test_three_form_replicate_and_read_their_own_writes(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    async with cluster(tmp_path) as nodes:
-        assert time.monotonic() - begun < 2.0
+    folders = map(tmp_path.joinpath, "123")
+
+    async def formed() -> float:
+        begun = time.monotonic()
+        async with cluster(next(folders)):
+            return time.monotonic() - begun
+
+    await soonest(2.0, formed)
+    async with cluster(tmp_path / "used") as nodes:
         for name in "abc":
             committed = await nodes.put(name, f"by-{name}")
             assert f"by-{name}" in nodes.logs[name].state.tokens
             assert nodes.logs[name].status.applied_index >= committed.index
         await nodes.agree()
-        status = nodes.logs["a"].status
-        assert status.quorum
-        assert set(status.voters) == {nodes.id(name) for name in "abc"}
-        assert set(status.connected) == {nodes.id(name) for name in "bc"}
+        log, others = nodes.logs["a"], {nodes.id(name) for name in "bc"}
+        # A majority is enough for all of the above: the third connection may still be on its way.
+        await eventually("all connections", lambda: log.status.quorum and set(log.status.connected) == others)
+        assert set(log.status.voters) == {nodes.id("a"), *others}
 
 
 async def test_the_cluster_survives_its_leader_and_the_leader_comes_back(tmp_path: Path) -> None:
     async with cluster(tmp_path) as nodes:
-        await nodes.put("a", "before")
-        old = await nodes.wait_for_leader()
-        await nodes.stop(old)
-        survivor = next(iter(nodes.logs))
-        stopped = time.monotonic()
-        await nodes.put(survivor, "after")
-        assert time.monotonic() - stopped < 2.0
-        await nodes.start(old)
-        await nodes.agree()
-        assert {"before", "after"} <= set(nodes.logs[old].state.tokens)
+        keys = map("k{}".format, itertools.count())
+
+        async def survived() -> float:
+            before, after = next(keys), next(keys)
+            await nodes.put("a", before)
+            old = await nodes.wait_for_leader()
+            await nodes.stop(old)
+            survivor = next(iter(nodes.logs))
+            stopped = time.monotonic()
+            await nodes.put(survivor, after)
+            taken = time.monotonic() - stopped
+            await nodes.start(old)
+            await nodes.agree()
+            assert {before, after} <= set(nodes.logs[old].state.tokens)
+            return taken
+
+        await soonest(2.0, survived)
 
 
 async def test_all_of_them_restart_from_disk(tmp_path: Path) -> None:
@@ -93,7 +108,7 @@ async def test_without_a_majority_writes_fail_by_their_deadline_and_reads_go_on(
         begun = time.monotonic()
         with pytest.raises(NoQuorum):
             await log.propose(token("lost"), actor="", timeout=1.2)
-        assert time.monotonic() - begun < 2.0
+        assert time.monotonic() - begun < 6.0, "its own deadline, not the usual one"
         await eventually("the quorum to be missed", lambda: not log.status.quorum)
         assert log.status.leader is None
         assert log.status.seconds_without_quorum > 0
@@ -150,14 +165,15 @@ async def test_a_question_given_up_does_not_end_the_log(tmp_path: Path) -> None:
     async with cluster(tmp_path, "a") as nodes:
         log = nodes.logs["a"]
         await nodes.put("a", "before")
-        log._room.call(time.sleep, 0.4)
+        free = threading.Event()
+        log._room.call(free.wait, 30)
         with pytest.raises(NoQuorum, match="busy"):
             await log.transfer_leadership(None, timeout=0.05)
-        log._room.call(time.sleep, 0.4)
         asking = asyncio.create_task(log.remove_voter(nodes.id("a")))
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
+        free.set()
         await nodes.put("a", "after")
         assert nodes.crashes == []
 

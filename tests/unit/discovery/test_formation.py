@@ -112,7 +112,7 @@ def test_refuses_and_says_why(case: FormationView, reason: str) -> None:
 
 
 # ---- properties
-nodes = st.sets(st.text("0123456789abcdef", min_size=32, max_size=32), min_size=1, max_size=7)
+nodes = st.sets(st.integers(0, 2**128 - 1).map("{:032x}".format), min_size=1, max_size=7)
 seconds = st.floats(0, 100)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from discovery.promises import Ask, Ballot, Founding, Promised, answer, choose, next_ballot, quorum_of, vote
-from tests.unit.discovery.formation_world import RULES, World
+from tests.simulation.formation import RULES, World
 
 SEEDS = range(100)
 

@@ -18,7 +18,7 @@ from consensus.state import NodeId
 from consensus.wire import MAX_FRAME, BadFrame, FrameCodec, FrameReader, HigherTerm
 from discovery.peer import Peer, from_txt, to_txt
 from node.beacon import NodeBeacon, all_rows, decode_all, encode
-from node.leadership import TransferCall
+from node.leadership import LeaderCall
 from node.machine import Sample
 from node.peers import Grant, MayStop, decode
 from node.pki import Authority, Identity, NodeKey
@@ -183,7 +183,7 @@ json_bodies = st.one_of(
 )
 
 
-@given(json_bodies, st.sampled_from([Peer, Grant, MayStop, TransferCall, tuple[Peer, ...]]))
+@given(json_bodies, st.sampled_from([Peer, Grant, MayStop, LeaderCall, tuple[Peer, ...]]))
 @examples(200)
 def test_json_bodies(body: bytes, form: Any) -> None:
     with suppress(ValueError):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from consensus.state import Digest
-from node import blobs
 from node.blobs import BlobMissing, BlobStore, DigestMismatch, DiskFull
+from node.room import Limits
 
 CONTENT = b"parquet" * 1000
 
@@ -202,6 +202,30 @@ async def test_a_full_disk_is_said_and_keeps_nothing(
             await writer.write(CONTENT * 200)
     monkeypatch.undo()
     assert incoming(tmp_path) == []
-    monkeypatch.setattr(blobs, "KEPT_FREE_BYTES", 1 << 62)
+    store.room.limits = Limits(reserve=1 << 62)
     with pytest.raises(DiskFull, match="no room for 1 bytes"):
-        store.check_room(1)
+        store.room.check(1)
+
+
+async def test_a_blob_that_comes_anew_while_it_is_dropped_stays(store: BlobStore) -> None:
+    """Its removal was decided before it came again: whichever of the two is first, what is told is there is there."""
+    digest = await keep(store, CONTENT)
+    store.take_touched()
+    for _ in range(20):
+        dropped = asyncio.create_task(store.remove_if(digest, lambda: digest not in store.touched))
+        again = asyncio.create_task(keep(store, CONTENT))
+        await asyncio.gather(dropped, again)
+        assert store.has(digest)
+        assert store.path(digest).read_bytes() == CONTENT
+        store.take_touched()
+    assert await store.remove_if(digest, lambda: digest not in store.touched)
+    assert not store.has(digest)
+
+
+async def test_partial_files_that_nobody_takes_up_go(store: BlobStore, tmp_path: Path) -> None:
+    for name in (named(b"old"), named(b"young")):
+        async with store.begin(name=name) as writer:
+            await writer.write(b"half")
+    os.utime(tmp_path / "blobs" / "incoming" / named(b"old"), (1, 1))
+    await store.clear_partial(600.0)
+    assert incoming(tmp_path) == [named(b"young")]

@@ -63,7 +63,7 @@ def test_a_killed_agent_takes_children_and_grandchildren_along(tmp_path: Path) -
     assert alive(grandchild)
     agent.kill()
     agent.wait()
-    wait_for(lambda: not alive(child) and not alive(grandchild), seconds=1.0)
+    wait_for(lambda: not alive(child) and not alive(grandchild))
 
 
 async def test_killing_a_child_ends_its_whole_session(supervisor: Supervisor, tmp_path: Path) -> None:

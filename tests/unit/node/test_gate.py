@@ -1,11 +1,14 @@
 """A member of another cluster under the same secret is noticed on both sides, and let in on neither."""
 
+from types import SimpleNamespace
 from typing import Literal, cast
+
+import pytest
 
 from consensus.ports import Log
 from consensus.state import ClusterState, NodeId
 from discovery.peer import Peer
-from node.gate import NodeGate
+from node.gate import SPLIT_SECONDS, NodeGate
 from node.joining import ClusterRecord
 from node.membership import Membership
 from node.peer_table import PeerTable
@@ -14,9 +17,10 @@ ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
 
 
 class StateOnly:
-    """The only thing that the gate asks of a log here."""
+    """All that the gate asks of a log here."""
 
     state = ClusterState()
+    status = SimpleNamespace(leader=None)
 
 
 def peer(node: NodeId, cluster: str) -> Peer:
@@ -47,3 +51,27 @@ async def test_whoever_meets_another_cluster_knows_too() -> None:
 async def test_a_blank_node_sees_no_split() -> None:
     gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None)
     assert gate.split([peer(OTHER, "2")]) == {}
+
+
+async def test_other_clusters_that_are_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, now = member_of("1"), 1000.0
+    monkeypatch.setattr("node.gate.time.monotonic", lambda: now)
+    for number in range(50):
+        await gate.join(peer(NodeId(f"{number:032x}"), "2"))
+        now += SPLIT_SECONDS / 10
+    assert len(gate.split()) <= 11
+    assert len(gate._split) <= 11
+
+
+async def test_a_grant_names_the_leader_and_a_node_is_no_peer_of_itself() -> None:
+    table, leads = PeerTable(ME), peer(OTHER, "1")
+    gate = NodeGate(peer(ME, ""), table, lambda: None)
+    log = StateOnly()
+    log.status = SimpleNamespace(leader=OTHER)
+    gate.belongs(ClusterRecord("1", ME, "parvada", "volume"), cast(Log, log), cast(Membership, None))
+    table.learn(leads)
+    granted = await gate.join(peer(NodeId("c" * 32), ""))
+    assert granted is not None
+    assert granted.leader == leads
+    assert await gate.join(gate.hello()) is None, "a seed may lead back to this node"
+    assert ME not in gate.heard()

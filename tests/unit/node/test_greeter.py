@@ -1,27 +1,35 @@
 """Whom the greeter calls, and when: what the number of TLS handshakes of a large flock depends on."""
 
-import pytest
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Literal
 
-from consensus.state import NodeId
+import pytest
+from immutables import Map
+from msgspec.structs import replace
+
+from consensus.state import ClusterState, Member, NodeId
 from discovery.peer import Hint, Peer
 from discovery.watcher import Watcher
 from node.greeter import AGAIN_SECONDS, Greeter, again_after
 from node.peer_table import PeerTable
-from node.peers import Grant, PeerClient
+from node.peers import Grant, Greeting, PeerClient, PeerUnreachable
+from tests.unit.node.wait import eventually
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
 PLACE = ("127.0.0.1", 7443)
 
 
-def peer(node: NodeId) -> Peer:
+def peer(node: NodeId, state: Literal["blank", "member"] = "member", port: int = PLACE[1]) -> Peer:
     return Peer(
         id=node,
         addresses=(PLACE[0],),
-        peer_port=PLACE[1],
+        peer_port=port,
         raft_port=7444,
         api_port=8080,
-        state="member",
-        cluster_id="c0ffee",
+        state=state,
+        cluster_id="c0ffee" if state == "member" else "",
         fingerprint="f" * 16,
         version="1.0.0",
     )
@@ -32,34 +40,54 @@ class Recorder(PeerClient):
 
     def __init__(self) -> None:
         self.greeted: list[tuple[str, int]] = []
-        self.introduced: list[NodeId] = []
+        self.introduced: list[str] = []
+        self.silent: set[int] = set()
+        self.dead: set[int] = set()
+        self.answers: dict[int, Greeting] = {}
 
-    async def hello(self, address: str, port: int) -> Peer:
+    async def greet(self, address: str, port: int, me: Peer, last: NodeId | None = None) -> Greeting:
         self.greeted.append((address, port))
-        return peer(OTHER)
-
-    async def join(self, node: NodeId, me: Peer) -> Grant:
-        self.introduced.append(node)
-        return Grant("c0ffee", OTHER, "flock")
+        self.introduced.append(me.id)
+        if port in self.silent:
+            await asyncio.Event().wait()
+        if port in self.dead:
+            raise PeerUnreachable("nobody listens")
+        return self.answers.get(port) or Greeting(peer(OTHER), Grant("c0ffee", OTHER, "flock"))
 
 
 class Scene:
-    """A greeter with one hint; `connected` is what Raft says."""
+    """A greeter with one hint, or those given; `connected` is what Raft says."""
 
-    def __init__(self) -> None:
+    def __init__(self, *ports: int, me: Literal["blank", "member"] = "member") -> None:
         self.client, self.table = Recorder(), PeerTable(ME)
         self.connected: set[NodeId] = set()
-        watcher = Watcher([])
-        watcher._hints = frozenset({Hint(*PLACE)})
-        self.greeter = Greeter(self.client, self.table, watcher, lambda: peer(ME), lambda: self.connected, lambda: None)
+        self.watcher = watcher = Watcher([])
+        watcher._hints = frozenset(Hint(PLACE[0], port) for port in ports or PLACE[1:])
+        self.greeter = Greeter(
+            self.client, self.table, watcher, lambda: peer(ME, me), lambda: self.connected, lambda: None
+        )
+
+    @contextlib.asynccontextmanager
+    async def greeting(self) -> AsyncIterator[None]:
+        running = asyncio.create_task(self.greeter.run(), name="greeter")
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
 
 
-async def test_a_stranger_is_greeted_introduced_to_and_then_left_alone_for_a_while() -> None:
+def state_of(*nodes: NodeId) -> ClusterState:
+    members = {node: Member(node, node[:4], ("127.0.0.1",), 7443, 7444, 8080, 1, "1.0.0", 0.0) for node in nodes}
+    return ClusterState(cluster_id="c0ffee", members=Map(members))
+
+
+async def test_a_stranger_is_greeted_once_and_told_who_we_are_and_then_left_alone_for_a_while() -> None:
     scene = Scene()
     await scene.greeter.greet_due()
     await scene.greeter.greet_due()
     assert scene.client.greeted == [PLACE]
-    assert scene.client.introduced == [OTHER]
+    assert scene.client.introduced == [ME]
     assert set(scene.greeter.met) == {OTHER}
 
 
@@ -92,3 +120,83 @@ async def test_one_greeted_before_raft_connected_is_due_at_once_when_the_connect
 @pytest.mark.parametrize(("places", "seconds"), [(0, AGAIN_SECONDS), (20, AGAIN_SECONDS), (30, 3.0), (58, 5.8)])
 def test_the_more_places_are_known_the_longer_the_pause(places: int, seconds: float) -> None:
     assert again_after(places) == pytest.approx(seconds)
+
+
+def test_the_slower_greetings_are_the_longer_the_pause() -> None:
+    """They may be what the machine is busy with: nodes that time out and begin again would keep it so."""
+    assert again_after(3, takes=0.01) == AGAIN_SECONDS
+    assert again_after(3, takes=1.0) == 10.0
+
+
+async def test_a_silent_peer_delays_nobody_else() -> None:
+    """A stopped process takes the connection and says nothing; meanwhile the others are greeted again and again."""
+    scene = Scene(7443, 7500)
+    scene.client.silent = {7500}
+    async with scene.greeting():
+        await eventually(lambda: (PLACE[0], 7500) in scene.client.greeted)
+        for times in range(1, 4):
+            await eventually(lambda times=times: scene.client.greeted.count(PLACE) >= times)  # type: ignore[misc]
+            scene.greeter.tell_all()
+    assert scene.client.greeted.count((PLACE[0], 7500)) == 1
+
+
+async def test_a_blank_node_that_may_join_leaves_the_other_places_for_later() -> None:
+    scene = Scene(7443, *range(7500, 7520), me="blank")
+    await scene.greeter.greet_due()
+    first = len(scene.client.greeted)
+    await scene.greeter.greet_due()
+    assert len(scene.client.greeted) == first < 20
+
+
+async def test_a_new_member_is_left_to_raft_but_not_by_one_that_comes_back() -> None:
+    newcomer = Scene()
+    newcomer.table.follow(state_of(OTHER), "f" * 16)
+    await newcomer.greeter.greet_due()
+    assert newcomer.client.greeted == []
+    returned = Scene()
+    returned.table.follow(state_of(ME, OTHER), "f" * 16)
+    await returned.greeter.greet_due()
+    assert returned.client.greeted == [PLACE], "who may have moved is told so at once"
+
+
+async def test_a_peer_that_says_that_it_is_a_member_now_is_greeted_at_once() -> None:
+    scene = Scene(me="blank")
+    scene.client.answers = {PLACE[1]: Greeting(peer(OTHER, "blank"))}
+    await scene.greeter.greet_due()
+    scene.greeter.news.clear()
+    scene.client.answers.clear()
+    scene.table.learn(peer(OTHER))  # it has introduced itself
+    await scene.greeter.greet_due()
+    assert scene.greeter.met[OTHER].state == "member"
+    assert scene.greeter.news.is_set()
+
+
+async def test_whom_a_peer_knows_is_greeted_too() -> None:
+    scene = Scene(me="blank")
+    third, leader = NodeId("c" * 32), NodeId("d" * 32)
+    grant = Grant("c0ffee", OTHER, "flock", peer(leader, port=7600))
+    scene.client.answers = {PLACE[1]: Greeting(peer(OTHER), grant, (peer(third, "blank", 7500),))}
+    await scene.greeter.greet_due()
+    assert {hint.peer_port for hint in scene.watcher._found["peers"]} == {7500, 7600}
+
+
+async def test_one_lost_answer_is_not_the_end_of_a_peer() -> None:
+    scene = Scene()
+    await scene.greeter.greet_due()
+    scene.client.dead = {PLACE[1]}
+    scene.greeter._answered[OTHER] -= 60
+    await scene.greeter._greet(*PLACE)
+    assert OTHER in scene.greeter.met
+    await scene.greeter._greet(*PLACE)
+    assert OTHER not in scene.greeter.met
+
+
+def test_until_it_is_a_member_a_node_dials_only_whom_it_has_greeted() -> None:
+    """All others do not know it yet: each would refuse it after a handshake, again and again."""
+    table = PeerTable(ME)
+    third = NodeId("c" * 32)
+    table.follow(state_of(OTHER, third), "f" * 16)
+    assert table.learn(replace(peer(OTHER), raft_port=7555))
+    assert set(table.raft_peers()) == {OTHER}
+    table.follow(state_of(ME, OTHER, third), "f" * 16)
+    assert set(table.raft_peers()) == {OTHER, third}

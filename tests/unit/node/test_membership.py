@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
+
 from consensus.memory import MemoryNetwork
-from consensus.messages import JoinMember
+from consensus.messages import JoinMember, RemoveMember, SetMemberStatus
+from consensus.ports import NoQuorum
 from consensus.state import Member, MemberStatus, NodeId
-from node.membership import Membership
+from node import membership
+from node.membership import TICK_SECONDS, TRANSFER_PAUSE_SECONDS, Membership
 from node.voters import Limits
 from tests.unit.node.wait import eventually
 
@@ -16,16 +20,27 @@ Managed = tuple[MemoryNetwork, dict[NodeId, Membership]]
 LIMITS = Limits(max_voters=5, promote_after=0.2, away_after=1.0)
 
 
-@contextlib.asynccontextmanager
-async def managed(
-    *voters: NodeId, learners: tuple[NodeId, ...] = ()
-) -> AsyncIterator[tuple[MemoryNetwork, dict[NodeId, Membership]]]:
-    """A network with a manager on every node, A its leader."""
+@pytest.fixture(autouse=True)
+def short_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notices that belong together come within one turn of the loop here."""
+    monkeypatch.setattr(membership, "GATHER_SECONDS", 0.2)
+
+
+async def founded(*voters: NodeId, learners: tuple[NodeId, ...] = ()) -> MemoryNetwork:
     network = MemoryNetwork(voters, learners)
     network.elect(A)
     for node in (*voters, *learners):
         member = Member(node, f"node-{node[0]}", ("127.0.0.1",), 1, 2, 3, 2, "1", 0.0)
         await network.logs[A].propose(JoinMember(member), actor="test")
+    return network
+
+
+@contextlib.asynccontextmanager
+async def managed(
+    *voters: NodeId, learners: tuple[NodeId, ...] = ()
+) -> AsyncIterator[tuple[MemoryNetwork, dict[NodeId, Membership]]]:
+    """A network with a manager on every node, A its leader."""
+    network = await founded(*voters, learners=learners)
     managers = {node: Membership(network.logs[node], LIMITS) for node in network.logs}
     running = [asyncio.create_task(manager.run()) for manager in managers.values()]
     try:
@@ -73,3 +88,74 @@ async def test_a_node_that_vanishes_is_away_and_comes_back() -> None:
         assert set(network.voters) == {A, B, C}, "three voters are kept for its return"
         network.revive(C)
         await eventually(lambda: network.logs[A].state.members[C].status is MemberStatus.ACTIVE)
+
+
+async def test_a_node_that_is_to_be_removed_loses_its_vote_and_gets_none_again() -> None:
+    async with managed(A, B, C) as (network, managers):
+        network.kill(C)
+        assert await managers[A].retire(C, 10), "a dead one too"
+        network.revive(C)
+        await asyncio.sleep(4 * LIMITS.promote_after)
+        assert set(network.voters) == {A, B}
+
+
+async def test_a_leader_that_is_to_be_removed_hands_over_first() -> None:
+    async with managed(A, B, C) as (network, managers):
+        assert await managers[A].retire(A, 10) is False, "it is the new leader's to take"
+        assert network.leader in (B, C)
+        assert network.leader is not None
+        assert await managers[network.leader].retire(A, 10)
+        assert set(network.voters) == {B, C}
+
+
+async def test_a_vote_that_nobody_can_do_without_stays() -> None:
+    async with managed(A, B) as (network, managers):
+        network.kill(B)
+        assert await managers[A].retire(B, 0.3) is False
+        assert set(network.voters) == {A, B}
+
+
+async def test_who_drains_stays_so_when_it_stops_and_comes_back() -> None:
+    async with managed(A, B, C) as (network, managers):
+        await network.logs[A].propose(SetMemberStatus(C, MemberStatus.DRAINING), actor="test")
+        assert await managers[A].stopping(C, 10)
+        network.kill(C)
+        await eventually(lambda: managers[A].seen_ages()[C] > LIMITS.away_after)
+        network.revive(C)
+        await eventually(lambda: managers[A].seen_ages()[C] < LIMITS.away_after)
+        assert network.logs[A].state.members[C].status is MemberStatus.DRAINING
+
+
+async def test_nothing_is_kept_of_a_node_that_was_removed() -> None:
+    async with managed(A, B, C) as (network, managers):
+        await eventually(lambda: C in managers[A].seen_ages())
+        assert await managers[A].retire(C, 10)
+        await network.logs[A].propose(RemoveMember(C), actor="test")
+        await eventually(lambda: C not in managers[A].seen_ages())
+        assert not any(C in kept for kept in vars(managers[A]).values() if isinstance(kept, dict))
+
+
+async def test_a_transfer_that_fails_is_tried_with_another_voter_and_not_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, now, asked = await founded(A, B, C), 100.0, []
+    log = network.logs[A]
+
+    async def refuse(to: NodeId | None, timeout: float = 5.0) -> None:
+        asked.append(to)
+        raise NoQuorum("nobody took over")
+
+    monkeypatch.setattr(log, "transfer_leadership", refuse)
+    manager = Membership(log, LIMITS, clock=lambda: now)
+    running = asyncio.create_task(manager.run())
+    await eventually(lambda: len(manager.seen_ages()) == 3)
+    now += 10
+    await log.propose(SetMemberStatus(A, MemberStatus.DRAINING), actor="test")
+    await eventually(lambda: len(asked) == 1)
+    now += TRANSFER_PAUSE_SECONDS - 0.1
+    await asyncio.sleep(2 * TICK_SECONDS)
+    assert len(asked) == 1, "writes get through in between"
+    now += 0.2
+    await eventually(lambda: len(asked) == 2)
+    running.cancel()
+    assert set(asked) == {B, C}

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 from immutables import Map
 
 from consensus.state import ClusterState, Digest, Member, NodeId
-from node import blobs as blobs_module
+from node import peers
 from node.blobs import BlobWriter
+from node.pace import Pace
+from node.peer_connector import PeerConnector
 from node.peer_table import PeerTable
 from node.peers import PeerRefused, PeerUnreachable
+from node.room import Limits
 from node.transfer import NoHolder
 from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
 
@@ -87,6 +91,49 @@ async def test_a_blank_node_may_greet_ask_and_nothing_else(nodes: list[Node], bl
         with pytest.raises(PeerRefused) as refused:
             await blank.peers.call(member.id, method, path)
         assert refused.value.status == 403
+
+
+async def test_one_greeting_introduces_both(nodes: list[Node], blank: Node) -> None:
+    member = nodes[0]
+    greeting = await blank.peers.greet("127.0.0.1", member.port, blank.hello())
+    assert greeting.peer == member.hello()
+    assert greeting.grant is not None
+    assert [peer.id for peer in member.joined] == [blank.id]
+    assert {peer.id for peer in greeting.known} == {nodes[1].id, nodes[2].id}, "a newcomer is told of the others"
+    between_members = await nodes[1].peers.greet("127.0.0.1", member.port, nodes[1].hello())
+    assert between_members.known == (), "members know them from the log"
+
+
+async def test_further_greetings_need_no_handshake(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, callee, _ = nodes
+    await caller.peers.greet("127.0.0.1", callee.port, caller.hello())
+    monkeypatch.setattr(PeerConnector, "_wrap_create_connection", None)  # whoever connects fails
+    for _ in range(3):
+        assert (await caller.peers.greet("127.0.0.1", callee.port, caller.hello(), callee.id)).peer == callee.hello()
+    assert await caller.peers.notify_stopping(callee.id, 1), "other calls share the connection"
+
+
+async def test_a_place_that_another_node_has_taken_over_is_not_greeted_as_the_old_one(nodes: list[Node]) -> None:
+    caller, old, new = nodes
+    await caller.peers.greet("127.0.0.1", old.port, caller.hello())
+    with pytest.raises(PeerUnreachable, match=f"node {new.id} answered where node {old.id} was expected"):
+        await caller.peers.greet("127.0.0.1", new.port, caller.hello(), old.id)
+    assert (await caller.peers.greet("127.0.0.1", new.port, caller.hello())).peer.id == new.id
+
+
+async def test_nobody_is_greeted_as_somebody_else(nodes: list[Node], blank: Node) -> None:
+    with pytest.raises(PeerRefused, match="cannot join as"):
+        await blank.peers.greet("127.0.0.1", nodes[0].port, nodes[1].hello())
+    assert nodes[0].joined == []
+
+
+async def test_a_process_that_takes_the_connection_and_says_nothing_is_given_up(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stopped process looks like from outside: the kernel accepts for it."""
+    monkeypatch.setattr(peers, "GREETING_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(PeerUnreachable):
+        await nodes[0].peers.greet("127.0.0.1", silent.getsockname()[1], nodes[0].hello())
 
 
 async def test_a_node_joins_only_as_itself(nodes: list[Node], blank: Node) -> None:
@@ -282,10 +329,65 @@ async def test_many_who_want_the_same_blob_share_one_transfer(nodes: list[Node])
     assert await nodes[1].blobs.verify(digest)
 
 
-async def test_no_room_is_told_to_the_sender(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_room_is_told_to_the_sender(nodes: list[Node]) -> None:
     digest = await nodes[0].keep(BIG)
-    monkeypatch.setattr(blobs_module, "KEPT_FREE_BYTES", 1 << 62)
+    nodes[1].blobs.room.limits = Limits(reserve=1 << 62)
     with pytest.raises(PeerRefused) as refused:
         await nodes[0].transfer.put(nodes[1].id, digest)
     assert refused.value.status == 507
     assert nodes[1].blobs.digests() == frozenset()
+
+
+class Gap:
+    """A pace that stops at a certain number of bytes until it is let on."""
+
+    def __init__(self, at: int) -> None:
+        self._left, self.reached, self.go_on = at, asyncio.Event(), asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.reached.set()
+        await self.go_on.wait()
+
+
+async def test_a_holder_that_dies_in_the_middle_is_followed_by_another_at_that_offset(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 MB, and the holder's port closes after some of them: the other holder gives the rest, not the whole."""
+    first, second, taker = nodes
+    content = os.urandom(60_000_000)
+    digest = await first.keep(content)
+    await second.keep(content)
+    came: list[int] = []
+    write = BlobWriter.write
+
+    async def counting(self: BlobWriter, chunk: bytes) -> None:
+        came.append(len(chunk))
+        await write(self, chunk)
+
+    monkeypatch.setattr(BlobWriter, "write", counting)
+    gap = Gap(0)
+    # A clock that stands still: after the burst every piece would wait, so the transfer stops at its first ones.
+    pace = Pace(40_000_000.0, lambda: 0.0, gap.sleep)
+    fetching = asyncio.create_task(taker.transfer.fetch(digest, [first.id, second.id], pace))
+    await gap.reached.wait()
+    before = sum(came)
+    assert 0 < before < len(content)
+    await first.api.stop()
+    gap.go_on.set()
+    await asyncio.wait_for(fetching, 30)
+    assert taker.blobs.path(digest).read_bytes() == content
+    assert sum(came) == len(content)  # not a byte twice
+
+
+async def test_who_is_in_a_hurry_lifts_the_pace_of_a_transfer_under_way(nodes: list[Node]) -> None:
+    giver, taker, _ = nodes
+    digest = await giver.keep(BIG)
+    gap = Gap(0)
+    pace = Pace(1.0, lambda: 0.0, gap.sleep)
+    slow = asyncio.create_task(taker.transfer.fetch(digest, [giver.id], pace))
+    await gap.reached.wait()
+    gap.go_on.set()
+    gap.reached.clear()
+    await taker.transfer.fetch(digest, [giver.id])
+    await slow
+    assert taker.blobs.path(digest).read_bytes() == BIG

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, strategies as st
 
 from consensus.state import NodeId
-from node import pki
+from node import authority as authority_module, pki
 from node.pki import Authority, Identity, NodeKey, SecretError
 from node.tls import Contexts
 
@@ -181,7 +181,7 @@ async def test_expired_refused_by_handshake_and_by_identify(alice: Identity, aut
 
 
 async def test_not_yet_valid_refused(alice: Identity, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pki, "CLOCK_SKEW", timedelta(hours=-1))
+    monkeypatch.setattr(authority_module, "CLOCK_SKEW", timedelta(hours=-1))
     late = Identity(authority, NodeKey.generate(), IPS)
     async with door(alice) as opened:
         await refused(opened, late.client_context())

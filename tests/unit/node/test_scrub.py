@@ -108,11 +108,11 @@ async def test_the_rate_is_bounded_and_a_pass_takes_its_time(store: BlobStore, m
         await keep(store, bytes([number]) * CHUNK_BYTES)
     async with scrubbing(store) as (scrubber, _):  # would like to read all in 0.02 s
         began = clock()
-        await eventually(lambda: scrubber.passes == 1)
+        await eventually(lambda: scrubber.passes >= 1)
         assert clock() - began >= 0.39
     async with scrubbing(store, period=1.0) as (scrubber, _):
         began = clock()
-        await eventually(lambda: scrubber.passes == 1)
+        await eventually(lambda: scrubber.passes >= 1)
         assert clock() - began >= 0.95, "an even pace, not a burst"
 
 

@@ -77,7 +77,7 @@ async def test_a_task_that_ignores_its_cancellation_does_not_hold_the_stop() -> 
 
     task = tasks.start(stubborn(), "stubborn")
     await asyncio.sleep(0)
-    await asyncio.wait_for(tasks.stop(timeout=0.05), 2)
+    await asyncio.wait_for(tasks.stop(timeout=0.05), 10)
     assert not task.done()
     release.set()
     await asyncio.wait([task], timeout=5)

@@ -21,7 +21,7 @@ from node.machine import CpuMeter, Sample, cgroup_cores, cgroup_used, machine_cp
 from node.telemetry import Telemetry
 from serving.stats import ModelStats, StatsReport
 from tests.unit.node.cluster import Flock, flock
-from tests.unit.node.wait import eventually
+from tests.unit.node.wait import eventually, wait_for
 from training.ports import TrainerReport
 
 A, B = NodeId("a" * 32), NodeId("b" * 32)
@@ -57,14 +57,17 @@ def test_cpu_of_a_container(tmp_path: Path) -> None:
     assert cgroup_used("usage_usec 2500000\nuser_usec 1\n") == 2.5
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     (tmp_path / "cpu.stat").write_text("usage_usec 0\n")
-    meter = CpuMeter(tmp_path)
-    began = time.monotonic()
-    while time.monotonic() - began < 0.2:
-        pass
+    earliest, meter, latest = uptime(), CpuMeter(tmp_path), uptime()
+    wait_for(lambda: uptime() - latest >= 0.2)
     (tmp_path / "cpu.stat").write_text("usage_usec 100000\n")
-    assert 20 < meter.percent() <= 60
+    shortest, percent, longest = uptime() - latest, meter.percent(), uptime() - earliest
+    assert 10 / longest - 0.1 <= percent <= 10 / shortest + 0.1
     (tmp_path / "memory.max").write_text("1048576\n")
     assert memory_total(tmp_path) == 1048576
+
+
+def uptime() -> float:
+    return float(Path("/proc/uptime").read_text().split()[0])
 
 
 def test_a_busy_machine_shows_it() -> None:

@@ -20,6 +20,7 @@ def view(voters: str, members: dict[str, Seen], stopping: str = "", me: str = "a
 
 HERE = Seen(ACTIVE, connected=True, unseen_for=0, caught_up_for=60)
 NEW = Seen(ACTIVE, connected=True, unseen_for=0, caught_up_for=1)
+LEAVING = Seen(MemberStatus.DRAINING, connected=True, unseen_for=0, caught_up_for=60)
 GONE = Seen(ACTIVE, connected=False, unseen_for=10, caught_up_for=0)
 DEAD = Seen(AWAY, connected=False, unseen_for=100, caught_up_for=0)
 
@@ -45,6 +46,7 @@ def test_number_of_voters(healthy: int, wanted: int) -> None:
         ("three voters are kept though one is dead", view("abc", {"a": HERE, "b": HERE, "c": DEAD}), None),
         ("a healthy learner takes the place of a dead voter", view("abc", {"a": HERE, "b": HERE, "c": DEAD, "d": HERE}),
          AddVoter(NodeId("d"))),
+        ("not that of one gone for a moment", view("abc", {"a": HERE, "b": HERE, "c": GONE, "d": HERE}), None),
         ("then the dead one goes", view("abcd", {"a": HERE, "b": HERE, "c": DEAD, "d": HERE}),
          RemoveVoter(NodeId("c"))),
         ("one that is back is marked", view("ab", {"a": HERE, "b": Seen(AWAY, True, 0, 60)}),
@@ -54,6 +56,23 @@ def test_number_of_voters(healthy: int, wanted: int) -> None:
          RemoveVoter(NodeId("b"))),
         ("a stopping leader hands over at last", view("ab", dict.fromkeys("abc", HERE), "a"), Transfer(NodeId("b"))),
         ("when all stop nothing changes", view("abc", dict.fromkeys("abc", HERE), "abc"), None),
+        ("the one that has kept up for longest leads next", view("abc", {"a": HERE, "b": NEW, "c": HERE}, "a"),
+         Transfer(NodeId("c"))),
+        ("a dead voter that is removed loses its vote though only two are left",
+         view("abc", {"a": HERE, "b": HERE, "c": DEAD}, "c"), RemoveVoter(NodeId("c"))),
+        ("of those to lose their vote the one goes that the others can do without",
+         view("abcd", {"a": HERE, "b": HERE, "c": GONE, "d": GONE}, "bc"), RemoveVoter(NodeId("c"))),
+        ("a draining leader hands over", view("abc", {"a": LEAVING, "b": HERE, "c": HERE}), Transfer(NodeId("b"))),
+        ("but not to one that drains too", view("ab", {"a": LEAVING, "b": LEAVING}), None),
+        ("a draining voter keeps its vote if nobody can take it", view("abc", {"a": HERE, "b": HERE, "c": LEAVING}),
+         None),
+        ("a learner takes the vote of a draining one", view("abc", {"a": HERE, "b": LEAVING, "c": HERE, "d": HERE}),
+         AddVoter(NodeId("d"))),
+        ("then the draining one loses it", view("abcd", {"a": HERE, "b": LEAVING, "c": HERE, "d": HERE}),
+         RemoveVoter(NodeId("b"))),
+        ("a draining learner gets no vote", view("ab", {"a": HERE, "b": HERE, "c": LEAVING}), None),
+        ("that one drains is not forgotten while it is away",
+         view("abc", {"a": HERE, "b": HERE, "c": Seen(MemberStatus.DRAINING, False, 100, 0)}), None),
         ("a staying learner votes first", view("ab", dict.fromkeys("abc", HERE), "ab"), AddVoter(NodeId("c"))),
     ],
 )  # fmt: skip
@@ -61,9 +80,16 @@ def test_next_change(case: str, given_view: View, expected: Change | None) -> No
     assert next_change(given_view, LIMITS) == expected, case
 
 
+def test_a_new_leader_first_hears_who_stops_before_it_takes_a_vote() -> None:
+    fresh = View(NodeId("a"), ids("abcd"), {NodeId(node): HERE for node in "abcd"}, ids(""), settled=False)
+    assert next_change(fresh, LIMITS) is None
+    told = View(NodeId("a"), ids("abcd"), fresh.members, ids("c"), settled=False)
+    assert next_change(told, LIMITS) == RemoveVoter(NodeId("c"))
+
+
 seen_members = st.builds(
     Seen,
-    status=st.sampled_from([ACTIVE, AWAY]),
+    status=st.sampled_from([ACTIVE, AWAY, MemberStatus.DRAINING]),
     connected=st.booleans(),
     unseen_for=st.sampled_from([0.0, 10.0, 100.0]),
     caught_up_for=st.sampled_from([0.0, 1.0, 60.0]),

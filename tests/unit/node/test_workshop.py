@@ -117,8 +117,9 @@ async def test_a_call_beyond_its_limit_is_killed(supervisor: Supervisor, tmp_pat
     workshop = Workshop(supervisor, limit=0.5)
     with pytest.raises(WorkshopError, match=r"took longer than 0\.5 s"):
         await workshop.run(f"{HERE}:hang", str(tmp_path / "pid"))
-    path = tmp_path / "pid"
-    assert not path.exists() or not alive(int(path.read_text()))
+    path = tmp_path / "pid"  # a busy machine may not have come so far
+    told = path.read_text() if path.exists() else ""
+    assert not told or not alive(int(told))
     await workshop.stop()
 
 

@@ -1,6 +1,7 @@
 """The cache: one load for many, bounded, and no waiter can spoil it for another."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -104,8 +105,10 @@ async def test_a_load_that_everybody_left_still_serves_the_next(bench: Bench) ->
     with pytest.raises(NotReady, match="still being loaded"):
         await cache.get(version("a"))
     bench.loader.gate.set()
-    async with asyncio.timeout(5):
-        await cache.get(version("a"))
+    async with asyncio.timeout(10):
+        while not cache.loadable("a" * 64):
+            with contextlib.suppress(NotReady):  # not within the 0.05 s that this cache gives a caller
+                await cache.get(version("a"))
     assert len(bench.loader.loads) == 1
 
 

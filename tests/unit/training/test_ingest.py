@@ -1,18 +1,23 @@
 """Uploads: what becomes of good files, and that every kind of bad one is refused with its line and column."""
 
 import contextlib
+import errno
 import gzip
 import io
 from pathlib import Path
 
 import msgspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pa_parquet
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from training.errors import BadData, BadRequest, InputError
 from training.ingest import IngestOptions, IngestResult, ingest
+from training.profile import Distinct
+from training.sources import BATCH_BYTES, BATCH_VALUES, open_source
 
 TABLE = "size,colour,when,ok,note,kind\n" + "".join(
     f"{i / 4},{'red' if i % 3 else 'blue'},2024-01-{i % 28 + 1:02d},{'true' if i % 2 else 'False'},"
@@ -167,3 +172,72 @@ def test_any_bytes_give_a_dataset_or_a_sentence(tmp_path_factory: pytest.TempPat
     with contextlib.suppress(InputError):
         result = load(tmp_path_factory.mktemp("any"), content)
         assert result.rows > 1
+
+
+# ---------------------------------------------------------------- memory and disk
+def _wide(rows: int) -> pa.Table:
+    long = pa.array([f"{number:06d}" * 20 for number in range(rows)])
+    return pa.table({**{f"x{column}": pa.array(range(rows)) for column in range(8)}, "note": long})
+
+
+def _as(table: pa.Table, kind: str, compression: str | None = None) -> bytes:
+    out = io.BytesIO()
+    if kind == "parquet":
+        pa_parquet.write_table(table, out, row_group_size=table.num_rows)
+    else:
+        make = pa_ipc.new_file if kind == "arrow" else pa_ipc.new_stream
+        with make(out, table.schema, options=pa_ipc.IpcWriteOptions(compression=compression)) as writer:
+            writer.write_table(table)  # in one batch
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
+def test_one_huge_batch_is_read_in_small_ones(tmp_path: Path, kind: str) -> None:
+    """Whoever wrote the file chose its batches; what they take here is ours to bound."""
+    table = _wide(120_000)
+    (tmp_path / "file").write_bytes(_as(table, kind))
+    source, _ = open_source(tmp_path / "file", "parquet" if kind == "parquet" else "arrow", tmp_path, 1 << 40)
+    batches = list(source.batches())
+    assert len(batches) > 3
+    assert max(batch.num_rows * batch.num_columns for batch in batches) <= BATCH_VALUES
+    assert max(batch.nbytes for batch in batches) <= 2 * BATCH_BYTES
+    assert pa.Table.from_batches(batches).equals(table)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "stream"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_arrow_keeps_to_the_bound_on_what_it_becomes(tmp_path: Path, kind: str, compression: str | None) -> None:
+    content = _as(pa.table({"x": pa.array([7] * 100_000), "y": pa.array([1, 2] * 50_000)}), kind, compression)
+    assert load(tmp_path, content, format="arrow", max_bytes=2_000_000).rows == 100_000
+    with pytest.raises(BadData) as refused:
+        load(tmp_path, content, format="arrow", max_bytes=1_000_000)
+    assert refused.value.code == "too_large"
+
+
+def test_parts_keep_to_the_room_there_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="used up") as refused:
+        load(tmp_path, TABLE, room=100)
+    assert refused.value.errno == errno.ENOSPC
+
+
+def test_a_gzipped_file_unpacks_only_into_the_room_there_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="used up"):
+        load(tmp_path, gzip.compress(TABLE.encode() * 100), room=1000)
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=20), max_size=10), st.integers(1, 40))
+def test_distinct_values_are_counted_up_to_the_bound_however_they_come(batches: list[list[int]], most: int) -> None:
+    counter = Distinct(1, most)
+    for batch in batches:
+        counter.update(pa.array(batch, pa.int64()))
+    wanted = list(dict.fromkeys(value for batch in batches for value in batch))
+    assert counter.values() == wanted[:most]
+    assert counter.exact == (len(wanted) <= most)
+
+
+def test_long_texts_are_counted_up_to_their_memory() -> None:
+    counter = Distinct(100)
+    for number in range(200):
+        counter.update(pa.array([f"{number}" + "x" * 10_000]))
+    assert not counter.exact
+    assert 0 < len(counter) < 30

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from consensus.queries import referenced_digests
 from node.http import datasets
+from node.room import Limits
 from tests.unit.node.http.world import World, world
 from tests.unit.node.wait import eventually
 
@@ -199,10 +200,51 @@ async def test_nothing_is_acknowledged_that_is_on_one_disk_only(tmp_path: Path) 
 
 
 async def test_a_full_disk_is_said(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(*_: object) -> object:
+    async def full(*_: object, seconds: float) -> object:
         raise OSError(28, "No space left on device")
 
     before = api.trace()
     monkeypatch.setattr(api.ports.workshop, "run", full)
     assert (await api.upload("full", CSV)).problem == (503, "disk_full")
     assert api.trace() == before
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_no_room_is_refused_by_name_and_leaves_nothing(api: World, known: bool) -> None:
+    """Before a byte is kept where the size is known, else as soon as it shows; the node says that it is full."""
+    before, room = api.trace(), api.flock.first.blobs.room
+    room.limits = Limits(reserve=1 << 62)
+    answer = await api.upload("full", CSV if known else _pieces(CSV.encode()))
+    assert answer.problem == (503, "disk_full")
+    assert answer.headers["Retry-After"]
+    assert "node-0 has no room" in answer.json["error"]
+    assert answer.json["details"] == {"node": "node-0", "need": len(CSV) if known else 0, "free": 0}
+    assert api.trace() == before
+    assert [alarm["code"] for alarm in (await api.get("/v1/cluster"))["alarms"]] == ["disk_full"]
+    room.limits = Limits(reserve=0)
+    assert (await api.upload(f"room-{known}", CSV + f"{known:d},c\n" * 2)).status == 201
+
+
+@pytest.mark.parametrize("content", [CSV.encode(), gzip.compress(CSV.encode())], ids=["plain", "gzipped"])
+async def test_what_an_upload_becomes_keeps_to_the_quota(api: World, content: bytes) -> None:
+    before, room = api.trace(), api.flock.first.blobs.room
+    room.limits = Limits(quota=sum(map(api.flock.first.blobs.size, api.flock.first.blobs.digests())) + 10)
+    assert (await api.upload("full", content)).problem == (503, "disk_full")
+    assert api.trace() == before
+    room.limits = Limits()
+
+
+async def test_a_copy_goes_to_the_next_where_an_owner_is_full(api: World) -> None:
+    """Each other node in turn: the upload succeeds, on two nodes, and never on the one without room."""
+    for number, full in enumerate(api.flock.nodes[1:]):
+        full.blobs.room.limits = Limits(reserve=1 << 62)
+        answer = await api.upload(f"data-{number}", CSV + f"{number},c\n" * 3)
+        assert answer.status == 201, answer.raw
+        (holders,) = answer.json["holders"].values()
+        assert len(holders) == 2
+        assert full.id not in holders
+        full.blobs.room.limits = Limits()

@@ -21,11 +21,18 @@ from consensus.state import ClusterState, Role
 from node import workshop_worker
 from node.http.app import make_app
 from node.http.context import Ports, Settings
+from node.keyring import Keyring
 from node.leadership import Leadership
 from node.local_api import LocalApi, serve
+from node.membership import Membership
+from node.pki import NodeKey
+from node.ring import RingStore
+from node.rotation import Rotator
+from node.secret import make_secret
 from node.serving_view import ViewBuilder
 from node.telemetry import Telemetry
 from node.view_feed import ViewFeed
+from node.voters import Limits
 from node.workshop import WorkshopError
 from node.workshop_worker import Call, Returned
 from tests.unit.node.cluster import Flock, flock
@@ -41,7 +48,7 @@ class ThreadWorkshop:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    async def run(self, function: str, *args: Any) -> Any:
+    async def run(self, function: str, *args: Any, seconds: float | None = None) -> Any:
         self.calls.append(function)
         answer = await asyncio.to_thread(_work, function, args)
         if isinstance(answer, Returned):
@@ -150,7 +157,7 @@ async def world(folder: Path, auth: Any = "writes", max_upload_bytes: int = MAX_
         await site.start()
         host, port = runner.addresses[-1][:2]
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=50)) as session:
                 yield World(three, tmp, f"http://{host}:{port}", session, ports)
         finally:
             await runner.cleanup()
@@ -159,22 +166,37 @@ async def world(folder: Path, auth: Any = "writes", max_upload_bytes: int = MAX_
 
 def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: int) -> tuple[Ports, LocalApi]:
     me, log = three.first, three.log
-    admin = hashlib.sha256(ADMIN.encode()).hexdigest()
+    admins = (hashlib.sha256(ADMIN.encode()).hexdigest(),)
     telemetry = Telemetry(me.id, "node-0", "0.1.0", log, me.blobs, folder, sessions=lambda: (), owed=lambda: 0)
     leadership = Leadership(me.peers)
-    leadership.belongs(log)
+    membership = Membership(log, Limits(max_voters=5, promote_after=60.0, away_after=60.0))
+    three.tasks.start(membership.run(), "membership")
+    leadership.belongs(log, membership)
     distributor = three.distributors[me.id]
     local = LocalApi(
-        log, ViewFeed(log, ViewBuilder(me.id, auth, admin)), me.blobs, me.transfer, distributor, telemetry, tmp
+        log, ViewFeed(log, ViewBuilder(me.id, auth, lambda: admins)), me.blobs, me.transfer, distributor, telemetry, tmp
     )
+    rotation = _rotation(three, folder)
     settings = Settings(
         node=me.id,
         auth=auth,
-        admin_sha256=admin,
+        admin_sha256s=lambda: admins,
         tmp=tmp,
-        token_seed=b"seed",
+        token_seeds=lambda: (b"seed",),
         max_upload_bytes=max_upload_bytes,
         formation="volume",
         mode="inline",
+        copies=3,
     )
-    return Ports(log, ThreadWorkshop(), me.blobs, distributor, local, telemetry, leadership, settings), local
+    return Ports(log, ThreadWorkshop(), me.blobs, distributor, local, telemetry, leadership, rotation, settings), local
+
+
+def _rotation(three: Flock, folder: Path) -> Rotator:
+    """With a secret of its own: who is who in this world does not follow from it."""
+    slot = folder / "rotation"
+    slot.mkdir()
+    make_secret(slot / "secret")
+    keyring = Keyring(RingStore(slot, slot / "secret", owned=True), NodeKey.generate(), ["127.0.0.1"])
+    rotation = Rotator(three.first.id, keyring, three.first.peers, three.first.peers.renew)
+    rotation.belongs(three.log, None)
+    return rotation

@@ -13,8 +13,12 @@ from consensus.state import CandidateState, Job, JobState
 from parvada.columns import to_frame
 from parvada.schema import CandidateSpec, CvSpec, FinalResult, JobSpec, LimitSpec, PublishSpec, VersionDetail
 from parvada.trusted import TRUSTED_TYPES
-from tests.unit.training.cluster import ME, OneNode, one_node, trainer
+from tests.integration.training.cluster import ME, OneNode, one_node, trainer
 from training.errors import EpochLost
+from training.inline import InlineExecutor
+from training.ports import Task
+
+pytestmark = pytest.mark.timeout(300)
 
 MODELS: list[str | CandidateSpec] = [
     "LogisticRegression",
@@ -22,6 +26,20 @@ MODELS: list[str | CandidateSpec] = [
     CandidateSpec(estimator="DecisionTreeClassifier", params={"max_depth": 3}),
 ]
 SLOW = CandidateSpec(estimator="MLPClassifier", params={"hidden_layer_sizes": [3000, 3000], "max_iter": 100_000})
+
+
+class Halting(InlineExecutor):
+    """Runs a few tasks and then no more, as an executor does whose trainer is about to die."""
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__(workers=1)
+        self._left = tasks
+
+    async def run(self, task: Task) -> object:
+        self._left -= 1
+        if self._left < 0:
+            await asyncio.Event().wait()
+        return await super().run(task)
 
 
 def iris_csv() -> str:
@@ -78,13 +96,13 @@ async def test_next_epoch_goes_on_where_the_last_one_stopped(tmp_path: Path) -> 
         async with trainer(node, 1):
             undisturbed = await finished(node, "undisturbed")
         name = await node.submit(spec, "disturbed")
-        async with trainer(node, 1) as first:
-            await node.wait_for(lambda: sum(len(c.folds) for c in node.job(name).candidates.values()) >= 3)
+        async with trainer(node, 1, Halting(tasks=4)) as first:
+            await node.wait_for(lambda: sum(len(c.folds) for c in node.job(name).candidates.values()) == 4)
             await node.propose(BeginEpoch(2, ME))
             with pytest.raises(EpochLost):
-                await asyncio.wait_for(first, 10)
+                await asyncio.wait_for(first, 30)
         done_before = {(c.id, f): r for c in node.job(name).candidates.values() for f, r in c.folds.items()}
-        assert 3 <= len(done_before) < 12
+        assert len(done_before) == 4
         async with trainer(node, 2):
             disturbed = await finished(node, "disturbed")
         assert leaderboard(disturbed) == leaderboard(undisturbed)
@@ -124,6 +142,6 @@ async def test_cancelled_job_stops_and_leaves_no_process_busy(tmp_path: Path) ->
         name = await node.submit(JobSpec(datasets=["iris"], models=[SLOW]), "slow")
         await node.wait_for(lambda: bool(node.alone.reports) and node.alone.reports[-1].cpus_used > 0)
         await node.propose(CancelJob(name))
-        await node.wait_for(lambda: node.alone.reports[-1].cpus_used == 0, 10)
+        await node.wait_for(lambda: node.alone.reports[-1].cpus_used == 0)
         await node.submit(JobSpec(datasets=["iris"], models=["GaussianNB"]), "next")
         assert (await finished(node, "next")).state is JobState.SUCCEEDED

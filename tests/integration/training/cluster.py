@@ -30,6 +30,7 @@ from training.spec import resolve_job
 from training.trainer import Trainer
 
 ME = NodeId("a" * 32)
+ADMINS = ("a" * 64,)
 
 
 class Alone:
@@ -68,7 +69,7 @@ class OneNode:
         await self.log.start()
         member = Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0)
         await self.propose(NameCluster("c", "test"), JoinMember(member), BeginEpoch(1, ME))
-        views = ViewFeed(self.log, ViewBuilder(ME, "writes", "a" * 64))
+        views = ViewFeed(self.log, ViewBuilder(ME, "writes", lambda: ADMINS))
         api = LocalApi(self.log, views, self.blobs, self.alone, self.alone, self.alone, self.tmp)
         app = web.Application()
         app.add_routes(api.routes())
@@ -125,7 +126,7 @@ class OneNode:
     def job(self, job: JobId) -> Job:
         return self.log.state.jobs[job]
 
-    async def wait_for(self, true: Callable[[], bool], seconds: float = 40.0) -> None:
+    async def wait_for(self, true: Callable[[], bool], seconds: float = 150.0) -> None:
         """Poll until `true()`; raises TimeoutError."""
         until = time.monotonic() + seconds
         while not true():
@@ -145,12 +146,14 @@ async def one_node(root: Path) -> AsyncIterator[OneNode]:
 
 
 @contextlib.asynccontextmanager
-async def trainer(node: OneNode, epoch: int, workers: int = 1) -> AsyncIterator[asyncio.Task[None]]:
+async def trainer(
+    node: OneNode, epoch: int, executor: InlineExecutor | None = None
+) -> AsyncIterator[asyncio.Task[None]]:
     """The trainer of `epoch`, running in this process, its folds in processes of their own."""
     link = AgentLink(str(node.socket))
     await link.start()
     task = asyncio.create_task(
-        Trainer(link, InlineExecutor(workers), epoch, node.tmp, "inline").run(), name=f"trainer-{epoch}"
+        Trainer(link, executor or InlineExecutor(1), epoch, node.tmp, "inline").run(), name=f"trainer-{epoch}"
     )
     try:
         yield task

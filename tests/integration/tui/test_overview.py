@@ -42,8 +42,9 @@ def node(number: int = 1, port: int = 0, changes: Mapping[str, Any] | None = Non
     return made
 
 
-def app_for(*urls: str, interval: float = 0.05) -> ParvadaApp:
-    return ParvadaApp(TopOptions(urls=urls, interval=interval, silence=0.5, patience=1.0))
+def app_for(*urls: str, interval: float = 0.05, silence: float = 10.0) -> ParvadaApp:
+    """A node that is slow for once, on a busy machine, must not be taken for one that hangs."""
+    return ParvadaApp(TopOptions(urls=urls, interval=interval, silence=silence, patience=1.0))
 
 
 def screen_text(pilot: Pilot[Any]) -> str:
@@ -53,7 +54,7 @@ def screen_text(pilot: Pilot[Any]) -> str:
     return "\n".join("".join(segment.text for segment in line) for line in lines)
 
 
-async def shown(pilot: Pilot[Any], *words: str, timeout: float = 10.0, gone: str = "") -> str:
+async def shown(pilot: Pilot[Any], *words: str, timeout: float = 20.0, gone: str = "") -> str:
     """Wait until all words are on the screen (and `gone` is not); returns the text."""
     deadline = time.monotonic() + timeout
     while True:
@@ -64,11 +65,21 @@ async def shown(pilot: Pilot[Any], *words: str, timeout: float = 10.0, gone: str
         await pilot.pause(0.02)
 
 
-async def until(what: str, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def until(what: str, condition: Callable[[], bool], timeout: float = 20.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
         await asyncio.sleep(0.01)
+
+
+async def settled(count: Callable[[], int], still: float = 0.4) -> int:
+    """The count once it has not moved for a while: what was under way when the picture was held has come."""
+    since, seen = time.monotonic(), count()
+    while time.monotonic() - since < still:
+        await asyncio.sleep(0.01)
+        if count() != seen:
+            since, seen = time.monotonic(), count()
+    return seen
 
 
 @pytest.mark.parametrize("size", [(120, 35), (80, 24), (60, 20)])
@@ -121,16 +132,18 @@ async def test_moves_to_another_node_by_itself_and_says_so() -> None:
             begun = time.monotonic()
             await asyncio.to_thread(first.stop)
             await shown(pilot, "● node-2 (switched ", "Ray epoch begun")
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 10, "long before a silent node would be given up"
             assert screen_text(pilot).count("model published") == 1, "events are neither lost nor shown twice"
 
 
 async def test_a_hanging_node_is_left_too() -> None:
     with node(1) as first, node(2) as second:
-        async with app_for(first.url, second.url).run_test(size=(100, 30)) as pilot:
-            await shown(pilot, "● node-1 ")
-            first.script = lambda _: Answer(stall=True)
-            await shown(pilot, "● node-2 (switched ", timeout=8)
+        async with app_for(first.url, second.url, silence=1.0).run_test(size=(100, 30)) as pilot:
+            text = await shown(pilot, "● node-")
+            # The first, unless that took it more than a second.
+            hangs, other = (first, "node-2") if "● node-1 " in text else (second, "node-1")
+            hangs.script = lambda _: Answer(stall=True)
+            await shown(pilot, f"● {other} (switched ")
 
 
 async def test_finds_nodes_that_nobody_configured() -> None:
@@ -151,7 +164,7 @@ async def test_keeps_the_last_picture_when_nobody_answers_and_comes_back_without
         async with app_for(first.url).run_test(size=(100, 30)) as pilot:
             await shown(pilot, "● node-1 ")
             await asyncio.to_thread(first.stop)
-            text = await shown(pilot, "no node answers", "data is", "connection refused", timeout=15)
+            text = await shown(pilot, "no node answers", "data is", "connection refused")
             assert "spring" in text, "the last picture stays"
             assert pilot.app.screen.query_one("#body").has_class("-stale")
             with node(1, port, only):
@@ -163,9 +176,9 @@ async def test_waits_for_a_cluster_that_is_not_there_yet() -> None:
     port = free_port()
     async with app_for(f"http://127.0.0.1:{port}").run_test(size=(80, 24)) as pilot:
         await shown(pilot, "connecting…")
-        await shown(pilot, "connection refused", timeout=15)
+        await shown(pilot, "connection refused")
         with node(1, port):
-            await shown(pilot, "● node-1 ", timeout=15)
+            await shown(pilot, "● node-1 ")
 
 
 async def test_an_empty_cluster_says_what_to_do_next() -> None:
@@ -189,8 +202,7 @@ async def test_pause_holds_the_picture_and_space_takes_one_look() -> None:
             await shown(pilot, "● alive")
             await pilot.press("p")
             await shown(pilot, "paused")
-            await pilot.pause(0.1)
-            asked = len(first.calls("GET", "/v1/cluster"))
+            asked = await settled(lambda: len(first.calls("GET", "/v1/cluster")))
             first.script = from_table(table(**{"GET /v1/cluster": canned.cluster(term=8)}))
             await pilot.pause(0.3)
             assert len(first.calls("GET", "/v1/cluster")) == asked

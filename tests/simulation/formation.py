@@ -1,6 +1,7 @@
 """Nodes that start blank on a network that loses, delays and splits, in virtual time from one seed."""
 
 import random
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from discovery.formation import Form, FormationView, Genesis, Join, Propose, Refuse, Wait, decide
@@ -32,10 +33,12 @@ class Refused(NamedTuple):
 class World:
     """`run` until the deadline: how many clusters there are then is the test's question."""
 
-    def __init__(self, seed: int, rule: str, nodes: int, expect: int = 0, crashes: int = 0) -> None:
+    def __init__(
+        self, seed: int, rule: str, nodes: int, expect: int = 0, crashes: int = 0, names: Sequence[str] = ()
+    ) -> None:
         self.rng = random.Random(seed)
         self.rule, self.expect = rule, expect or nodes
-        ids = [f"{self.rng.getrandbits(128):032x}" for _ in range(nodes)]
+        ids = names or [f"{self.rng.getrandbits(128):032x}" for _ in range(nodes)]
         self.nodes = {node: Node(node, self.rng.uniform(0.0, 2.0)) for node in ids}
         self.side: dict[str, int] = dict.fromkeys(ids, 0)
         self.loss = self.rng.uniform(0.0, 0.15)
@@ -55,9 +58,13 @@ class World:
 
     def run(self, until: float) -> None:
         while self.now < until and not all(node.cluster for node in self.nodes.values()):
-            self.now += TICK
-            for node in self.rng.sample(sorted(self.nodes), len(self.nodes)):
-                self._turn(self.nodes[node])
+            self.tick()
+
+    def tick(self) -> None:
+        """Every node looks around once and does what the rules say."""
+        self.now += TICK
+        for node in self.rng.sample(sorted(self.nodes), len(self.nodes)):
+            self._turn(self.nodes[node])
 
     @property
     def clusters(self) -> set[str]:
@@ -102,10 +109,8 @@ class World:
     def _view(self, node: Node) -> FormationView:
         peers = tuple(self._peer(self.nodes[other]) for other in sorted(node.met))
         genesis = None
-        if self.rule == "volume":
-            if self.genesis is None and not any(peer.state == "member" for peer in peers):
-                self.genesis = Genesis(node.id, "0" * 32)
-            genesis = self.genesis
+        if self.rule == "volume" and not any(peer.state == "member" for peer in peers):
+            genesis = self._claim(node)
         return FormationView(
             me=node.id,
             has_log=bool(node.cluster),
@@ -117,6 +122,12 @@ class World:
             quiet_needed=QUIET,
             named=node.promised.value.node_id if node.promised.value else "",
         )
+
+    def _claim(self, node: Node) -> Genesis:
+        """What the shared volume says: the first to ask forms."""
+        if self.genesis is None:
+            self.genesis = Genesis(node.id, "0" * 32)
+        return self.genesis
 
     def _peer(self, node: Node) -> Peer:
         if node.id not in self._peers or self._peers[node.id].cluster_id != node.cluster:

@@ -1,0 +1,135 @@
+"""Single members: what they look like, draining and its undoing, leaving for good."""
+
+from collections.abc import Set
+from typing import Any
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from consensus.messages import RemoveMember, SetMemberStatus
+from consensus.queries import active_members
+from consensus.state import ClusterState, Digest, MemberStatus, NodeId
+from node import draining
+from node.http.context import Ports
+from node.http.errors import Refusal, unknown
+from node.http.params import known_only, switch
+from node.http.routes import Route, answer, commit, ports_of, was_done
+from parvada import schema
+
+MAX_NAMED = 5
+
+
+def shown(ports: Ports) -> list[schema.Node]:
+    """Every member as this node sees it, those that drain with their progress."""
+    state, nodes = ports.log.state, ports.telemetry.nodes()
+    return [replace(node, drain=_progress(ports, node)) if _drains(state, NodeId(node.id)) else node for node in nodes]
+
+
+def _drains(state: ClusterState, node: NodeId) -> bool:
+    member = state.members.get(node)
+    return member is not None and member.status is MemberStatus.DRAINING
+
+
+def _progress(ports: Ports, node: schema.Node) -> schema.Drain:
+    left = draining.unmoved(ports.log.state, NodeId(node.id), ports.settings.copies)
+    done = not left and not node.leader and not node.ray_head
+    return schema.Drain(blobs=left, votes=node.role == "voter", done=done)
+
+
+def named(ports: Ports, asked: str) -> NodeId:
+    """The member with this id or name."""
+    members = ports.log.state.members
+    if asked in members:
+        return NodeId(asked)
+    found = [member.id for member in members.values() if member.name == asked]
+    if len(found) > 1:
+        ids = ", ".join(sorted(found))
+        raise Refusal(409, "conflict", f"{len(found)} nodes are called {asked!r}: give the id ({ids})", {"name": asked})
+    if not found:
+        raise unknown("node", asked, [*members, *(member.name for member in members.values())])
+    return found[0]
+
+
+def users_of(state: ClusterState, digests: Set[Digest]) -> str:
+    """The datasets and models that are made of these blobs; only the first of many."""
+    found = set[str]()
+    for dataset in state.datasets.values():
+        for number, data in dataset.versions.items():
+            if any(part.digest in digests for part in data.parts):
+                found.add(f"dataset {dataset.name} {number}")
+    for model in state.models.values():
+        found |= {f"model {model.name} {number}" for number, made in model.versions.items() if made.digest in digests}
+    names = sorted(found)
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+# ---------------------------------------------------------------- draining
+async def drain(request: web.Request) -> web.Response:
+    """Work, leadership and copies move to the others, and so does the vote where one of them can take it."""
+    known_only(request)
+    ports = ports_of(request)
+    node = named(ports, request.match_info["node"])
+    if not was_done(request) and ports.log.status.quorum:
+        _check_others(ports, node)
+    return await _set_status(request, node, MemberStatus.DRAINING)
+
+
+async def undrain(request: web.Request) -> web.Response:
+    known_only(request)
+    return await _set_status(request, named(ports_of(request), request.match_info["node"]), MemberStatus.ACTIVE)
+
+
+def _check_others(ports: Ports, node: NodeId) -> None:
+    within_reach = {ports.settings.node, *ports.log.status.connected}
+    if not any(member.id != node and member.id in within_reach for member in active_members(ports.log.state)):
+        name = ports.log.state.members[node].name
+        message = f"{name} cannot drain: no other node is here to take its work; start one, or undrain one"
+        raise Refusal(409, "conflict", message, {"node": node})
+
+
+async def _set_status(request: web.Request, node: NodeId, status: MemberStatus) -> web.Response:
+    done = await commit(request, SetMemberStatus(node, status))
+    found = next((each for each in shown(ports_of(request)) if each.id == node), None)
+    if found is None:  # removed in the meantime
+        raise unknown("node", node)
+    return answer(found, index=done.index)
+
+
+# ---------------------------------------------------------------- leaving
+async def remove(request: web.Request) -> web.Response:
+    """Leaves for good: loses its vote in order, then its place, and its certificate is revoked. With `force` also
+    when bytes are lost by it."""
+    known_only(request, ["force"])
+    ports = ports_of(request)
+    again = was_done(request)
+    force = switch(request, "force")
+    node = NodeId(request.match_info["node"]) if again else named(ports, request.match_info["node"])
+    if not again:
+        if not force and ports.log.status.quorum:
+            _check_copies(ports, node)
+        if node in ports.log.status.voters and len(ports.log.state.members) > 1:
+            await ports.leadership.retire(node)
+    done = await commit(request, RemoveMember(node))
+    return answer({"id": node, "removed": True}, index=done.index)
+
+
+def _check_copies(ports: Ports, node: NodeId) -> None:
+    within_reach = {ports.settings.node, *ports.log.status.connected}
+    only = draining.only_here(ports.log.state, node, within_reach)
+    if not only:
+        return
+    name, users = ports.log.state.members[node].name, users_of(ports.log.state, only)
+    details: dict[str, Any] = {"node": node, "blobs": len(only)}
+    message = (
+        f"no other node within reach holds the bytes of {users}: drain {name} and wait for its copies to move, "
+        "bring back another holder, or give them up with force=true"
+    )
+    raise Refusal(409, "only_copies", message, details)
+
+
+ROUTES = (
+    Route("POST", "/v1/nodes/{node}/drain", drain, "admin"),
+    Route("POST", "/v1/nodes/{node}/undrain", undrain, "admin"),
+    Route("DELETE", "/v1/nodes/{node}", remove, "admin"),
+)

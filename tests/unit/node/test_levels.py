@@ -1,0 +1,53 @@
+"""The leader raises the level in force once the last member understands a higher one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from consensus.memory import MemoryNetwork
+from consensus.messages import JoinMember, RaiseLevel
+from consensus.state import Member, NodeId
+from node.membership import Membership
+from node.voters import Limits
+from tests.unit.node.wait import eventually
+
+A, B = (NodeId(letter * 32) for letter in "ab")
+LIMITS = Limits(max_voters=5, promote_after=0.2, away_after=60.0)
+
+
+def _joining(node: NodeId, level: int) -> JoinMember:
+    return JoinMember(Member(node, f"node-{node[0]}", ("127.0.0.1",), 1, 2, 3, 2, "1", 0.0, level=level))
+
+
+@contextlib.asynccontextmanager
+async def _managed(*levels: int) -> AsyncIterator[tuple[MemoryNetwork, list[Membership]]]:
+    """Two members of these levels; the managers are of level 3 themselves."""
+    network = MemoryNetwork([A, B])
+    for node, level in zip((A, B), levels, strict=True):
+        await network.logs[A].propose(_joining(node, level), actor="")
+    managers = [Membership(log, LIMITS, level=3) for log in network.logs.values()]
+    running = [asyncio.create_task(manager.run()) for manager in managers]
+    try:
+        yield network, managers
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+
+
+@pytest.mark.parametrize(("understood", "reached"), [((2, 2), 2), ((3, 2), 2), ((9, 9), 3)])
+async def test_the_level_becomes_what_all_understand(understood: tuple[int, int], reached: int) -> None:
+    async with _managed(*understood) as (network, _):
+        await eventually(lambda: network.logs[B].state.level == reached)
+
+
+async def test_nothing_is_asked_for_before_the_last_member_is_upgraded() -> None:
+    async with _managed(2, 1) as (network, managers):
+        await eventually(lambda: all(manager.seen_ages() for manager in managers))
+        await network.logs[A].propose(_joining(B, 2), actor="")
+        await eventually(lambda: network.logs[A].state.level == 2)
+        commands = [entry.command for _, entry in network.committed]
+        first = next(place for place, command in enumerate(commands) if isinstance(command, RaiseLevel))
+        assert commands.index(_joining(B, 2)) < first
