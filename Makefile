@@ -31,7 +31,7 @@ arrows: $(VENV)/.ready
 unit: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/unit -q $(PYTEST_ARGS)
 
-## every test that this machine can run: real processes, real Ray, and Docker where there is one
+## every test that this machine can run, cheap ones first: real processes, real Ray, and Docker where there is one
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
@@ -46,9 +46,9 @@ FIRST ?= 0
 simulate: $(VENV)/.ready
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
-## real processes under kill -9, pauses, partitions and power cuts; prints a ledger
+## real processes, then real containers, under kill -9, pauses, partitions and power cuts; prints one ledger
 chaos: $(VENV)/.ready
-	$(BIN)/python -m tests.chaos --seconds 600 --power-cuts 20 $(CHAOS_ARGS)
+	$(BIN)/python -m tests.chaos.whole --seconds 600 --power-cuts 20 $(CHAOS_ARGS)
 
 ## figures of the control plane with up to 30 nodes; wants a quiet machine
 scale: $(VENV)/.ready

@@ -1,24 +1,29 @@
 """Concurrent clients: each has a home node, turns to the others when it fails, and repeats a write under its key until
-it knows the outcome, as a careful user would."""
+it knows the outcome, as a careful user would. Now and then one hangs up instead, and never learns what became of it."""
 
+import hashlib
 import random
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from tests.chaos.record import Applied, Move, Recorder, Sight, now
-from tests.support.flock import Flock, LocalNode
+from tests.chaos.arena import Arena, Target
+from tests.chaos.record import Applied, Move, Recorder, Sight, Upload, now
+from tests.chaos.wire import ANSWER_SECONDS, hang_up, persist, table
 from tests.support.http import Answer
 from tests.support.lincheck import UNKNOWN, Operation
 
 MODEL = "chaos"
 MAX_MOVES = 900
 """Of one run: a model remembers its last 1,000 moves, and all of them are compared."""
-ANSWER_SECONDS = 4.0
-PERSIST_SECONDS = 45.0
-"""How long a client repeats a write before it gives up not knowing."""
 PACE_SECONDS = 0.08
+MAX_GIVEN_UP = 24
+"""Moves of a run whose client hangs up: each may double what the search has to try."""
+HANG_UP = 0.06
+"""So many of the moves, until then."""
+HANG_UP_SECONDS = (0.001, 0.015)
+"""After so long: about as long as a write takes, so that some of them happen and some do not."""
 
 
 class Client:
@@ -26,16 +31,16 @@ class Client:
 
     def __init__(
         self,
-        flock: Flock,
+        arena: Arena,
         name: str,
-        home: LocalNode,
+        home: Target,
         aliases: list[str],
         versions: list[int],
         record: Recorder,
         stopping: threading.Event,
         seed: int,
     ) -> None:
-        self._flock = flock
+        self._arena = arena
         self._name = name
         self._home = home
         self._aliases = aliases
@@ -54,6 +59,7 @@ class Client:
             (self.glance, 16),
             (self.ask_index, 6),
             (self.create_token, 8),
+            (self.upload, 3),
         ]
         chosen, weights = [act for act, _ in acts], [weight for _, weight in acts]
         while not self._stopping.is_set():
@@ -75,22 +81,25 @@ class Client:
         tag, version = self._tag(), self._random.choice(self._versions)
         body = {"version": version, "comment": tag, "expected": expected}
         self._record.count("moves")
+        self._record.ask(tag)
         called = now()
-        answer = self._persist("PUT", f"/v1/models/{MODEL}/aliases/{alias}", body, tag, {200, 409})
+        hangs_up = self._record.counts["given up"] < MAX_GIVEN_UP and self._random.random() < HANG_UP
+        send = self._hang_up if hangs_up else self._persist
+        answer = send("PUT", f"/v1/models/{MODEL}/aliases/{alias}", body, tag, {200, 409})
         known = answer is not None
         done = answer.status == 200 if answer is not None else None
         returned = now() if known else UNKNOWN
         self._record.add(Operation(alias, action, called, returned, version, expected or 0, done))
         if answer is None or not done:
             if not known:
-                self._record.count("outcome unknown")
+                self._record.count("given up" if hangs_up else "outcome unknown")
             self._seen.pop(alias, None)
             return
         self._seen[alias] = version
         effective = answer.body["previous"] != version
         self._record.add(Move(alias, tag, effective))
         if effective and self._random.random() < 0.3:
-            self._look(self._random.choice(self._flock.nodes), alias, int(answer.headers["x-parvada-index"]), tag)
+            self._look(self._random.choice(self._arena.nodes), alias, int(answer.headers["x-parvada-index"]), tag)
 
     def read(self) -> None:
         """Linearizable, of all aliases at once: each is a read of its own register."""
@@ -105,9 +114,9 @@ class Client:
 
     # ---------------------------------------------------------------- local reads
     def glance(self) -> None:
-        self._look(self._random.choice(self._flock.nodes), self._random.choice(self._aliases))
+        self._look(self._random.choice(self._arena.nodes), self._random.choice(self._aliases))
 
-    def _look(self, node: LocalNode, alias: str, min_index: int = 0, tag: str = "") -> None:
+    def _look(self, node: Target, alias: str, min_index: int = 0, tag: str = "") -> None:
         query = f"?min_index={min_index}" if min_index else ""
         life, called = node.pid, now()
         answer = self._once(node, f"/v1/models/{MODEL}/aliases/{alias}/history{query}")
@@ -117,7 +126,7 @@ class Client:
         self._record.add(Sight(node.name, life, alias, called, now(), tags, tag))
 
     def ask_index(self) -> None:
-        node = self._random.choice(self._flock.nodes)
+        node = self._random.choice(self._arena.nodes)
         life, called = node.pid, now()
         answer = self._once(node, "/v1/cluster")
         if answer is not None and life is not None and node.pid == life:
@@ -131,19 +140,42 @@ class Client:
         else:
             self._record.count("outcome unknown")
 
+    # ---------------------------------------------------------------- bytes: datasets
+    def upload(self) -> None:
+        """A table of its own, in the very form in which it is given back."""
+        name, content = self._tag(), table(self._random)
+        path, plain = f"/v1/datasets/{name}?target=kind", {"Content-Type": "text/csv"}
+        answer = self._persist("PUT", path, content, name, {200, 201}, plain)
+        if answer is None:
+            self._record.count("outcome unknown")
+            return
+        self._record.add(Upload(name, answer.body["digest"], hashlib.sha256(content).hexdigest()))
+
     # ---------------------------------------------------------------- the wire
     def _tag(self) -> str:
         self._number += 1
         return f"{self._name}-{self._number}"
 
-    def _persist(self, method: str, path: str, body: Any, key: str, final: set[int]) -> Answer | None:
+    def _persist(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        key: str,
+        final: set[int],
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Answer | None:
         """The outcome, from whichever node told it; None if none did in `PERSIST_SECONDS`."""
-        return persist(self._flock, self._home, self._record, method, path, body, key, final)
+        return persist(self._arena, self._home, self._record, method, path, body, key, final, headers)
 
-    def _once(self, node: LocalNode, path: str) -> Answer | None:
+    def _hang_up(self, method: str, path: str, body: Any, key: str, final: set[int]) -> Answer | None:
+        patience = self._random.uniform(*HANG_UP_SECONDS)
+        return hang_up(self._arena, self._home, self._record, method, path, body, key, final, patience)
+
+    def _once(self, node: Target, path: str) -> Answer | None:
         """One try of a read: a read that failed says nothing."""
         try:
-            answer = self._flock.ask(node, "GET", path, timeout=ANSWER_SECONDS)
+            answer = self._arena.ask(node, "GET", path, timeout=ANSWER_SECONDS)
         except OSError:
             self._record.count("reads without answer")
             return None
@@ -154,36 +186,3 @@ class Client:
             self._record.odd(f"GET {path} on {node.name}: {answer.status} {answer.body}")
         self._record.count(f"reads answered {answer.status}")
         return None
-
-
-def persist(
-    flock: Flock,
-    home: LocalNode,
-    record: Recorder,
-    method: str,
-    path: str,
-    body: Any,
-    key: str,
-    final: set[int],
-) -> Answer | None:
-    """Send a write with its idempotency key to one node after the other until one answers with a `final` status."""
-    nodes, begun, tries = [home, *(node for node in flock.nodes if node is not home)], now(), 0
-    record.count("writes")
-    while now() - begun < PERSIST_SECONDS:
-        node = nodes[tries % len(nodes)]
-        tries += 1
-        try:
-            answer = flock.ask(node, method, path, body, headers={"Idempotency-Key": key}, timeout=ANSWER_SECONDS)
-        except OSError:
-            record.count("writes repeated: no answer")
-        else:
-            if answer.status in final:
-                record.count("acknowledged" if answer.status < 300 else "refused")
-                return answer
-            # A node that has just come back may not know of the model yet; one without a quorum says 503.
-            if answer.status not in (404, 429, 503):
-                record.odd(f"{method} {path} on {node.name}: {answer.status} {answer.body}")
-                return None
-            record.count(f"writes repeated: {answer.status}")
-        time.sleep(0.05)
-    return None

@@ -1,20 +1,17 @@
-"""Faults: kill -9 of a node, of the leader, of all at once; a pause by SIGSTOP; a partition by packet filter."""
+"""Faults: kill -9 of a node, of the leader, of all at once; a node frozen; a node cut off."""
 
 import contextlib
-import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tests.chaos.partition import WAYS, Partition
-from tests.support.flock import Flock, LocalNode
+from tests.chaos.arena import Arena, Target
 from tests.support.wait import wait_for
 
-BACK_SECONDS = 40.0
-"""For all killed nodes to answer again."""
+BACK_SECONDS = 90.0
+"""For all killed nodes to run again, and to answer."""
 JOB_SECONDS = 60.0
 """For a job to be in its middle."""
 ALWAYS = 3
@@ -24,15 +21,17 @@ ALWAYS = 3
 class Nemesis:
     """Strikes at random, one fault at a time, and undoes what does not undo itself."""
 
-    def __init__(self, flock: Flock, seed: int, partition: Partition | None) -> None:
-        self._flock = flock
+    def __init__(self, arena: Arena, seed: int) -> None:
+        self._arena = arena
         self._random = random.Random(seed)
-        self._partition = partition
+        self._lives = arena.lives()
         self.counts: Counter[str] = Counter()
+        self.surprises: list[str] = []
+        """Deaths that were not its doing."""
 
     def run(self, stopping: threading.Event) -> None:
         """The worst first, `ALWAYS` of them even if stopped before; then rounds of all faults in random order."""
-        cut = self.cut_off if self._partition is not None else self.pause
+        cut = self.cut_off if self._arena.ways else self.pause
         faults: list[Callable[[], None]] = [self.kill_leader, cut, self.kill_all, self.pause, cut, self.kill_one]
         struck = 0
         while True:
@@ -45,82 +44,75 @@ class Nemesis:
             self._random.shuffle(faults)
 
     def kill_one(self) -> None:
-        self._come_back(self._kill([self._random.choice(self._flock.nodes)]))
+        self.counts["kills of one"] += self._kill([self._random.choice(self._arena.nodes)])
 
     def kill_leader(self) -> None:
-        for node in self._flock.nodes:
-            with contextlib.suppress(OSError, AssertionError, StopIteration):
-                leader = self._flock.view(node)["leader"]
-                if leader:
-                    killed = self._kill([self._named(leader, node)])
-                    self.counts["kills of the leader"] += len(killed)
-                    self._come_back(killed)
-                    return
+        leader = self._leader()
+        if leader is not None:
+            self.counts["kills of the leader"] += self._kill([leader])
 
     def kill_all(self) -> None:
         """As when the power goes: all in the same moment."""
-        killed = self._kill(list(self._flock.nodes))
-        self.counts["kills of all"] += len(killed) == len(self._flock.nodes)
-        self._come_back(killed)
+        self.counts["kills of all"] += self._kill(self._arena.nodes) == len(self._arena.nodes)
 
     def power_cuts(self, times: int) -> None:
-        """Kill all so many times, each in the middle of a job."""
+        """Kill all so many times, each in the middle of a job, early or late in it."""
         for _ in range(times):
-            wait_for("a job in its middle", self._in_mid_job, JOB_SECONDS, every=0.1)
-            time.sleep(self._random.uniform(0.0, 1.5))
+            share = self._random.uniform(0.0, 0.8)
+            wait_for(
+                "a job in its middle",
+                lambda share=share: self._in_mid_job(share),  # type: ignore[misc]
+                JOB_SECONDS * self._arena.patience,
+                every=0.1,
+            )
+            self.counts["kills of all in mid job"] += 1
             self.kill_all()
-            self._flock.wait_ready(BACK_SECONDS)
+            self._arena.wait_ready(BACK_SECONDS * self._arena.patience)
 
-    def _in_mid_job(self) -> bool:
-        jobs = self._flock.ask(self._flock.nodes[0], "GET", "/v1/jobs?state=running", timeout=5).body["jobs"]
-        return any(0 < job["progress"]["trials_done"] < job["progress"]["trials_total"] for job in jobs)
+    def _in_mid_job(self, share: float) -> bool:
+        """Whether more than this share of some job's folds is done, and not all."""
+        answer = self._arena.ask(self._arena.nodes[0], "GET", "/v1/jobs?state=running", timeout=5)
+        jobs = answer.body["jobs"] if answer.status == 200 else []
+        progress = [(job["progress"]["trials_done"], job["progress"]["trials_total"]) for job in jobs]
+        return any(share * total < done < total for done, total in progress)
 
     def pause(self) -> None:
         """Long enough that a leader loses its office, and wakes up not knowing."""
-        node = self._random.choice(self._flock.nodes)
-        pid = node.pid
-        if pid is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+        with self._arena.frozen(self._random.choice(self._arena.nodes)):
             self.counts["pauses"] += 1
-            try:
-                time.sleep(self._random.uniform(0.5, 3.5))
-            finally:
-                os.kill(pid, signal.SIGCONT)
+            time.sleep(self._random.uniform(0.5, 3.5))
 
     def cut_off(self) -> None:
-        """One node is cut off from both others, in both directions or in one."""
-        assert self._partition is not None
-        index = self._random.randrange(len(self._flock.nodes))
-        way = self._random.choice(WAYS)
-        pid = self._flock.nodes[index].pid
-        if pid is None:
-            return
-        with self._partition.isolated(index, pid, way):
+        """Long enough that the rest elects without it."""
+        node, way = self._random.choice(self._arena.nodes), self._random.choice(self._arena.ways)
+        with self._arena.isolated(node, way):
             self.counts["partitions"] += 1
             time.sleep(self._random.uniform(1.0, 4.0))
 
-    def _named(self, node_id: str, asked: LocalNode) -> LocalNode:
-        name = next(node["name"] for node in self._flock.view(asked)["nodes"] if node["id"] == node_id)
-        return next(node for node in self._flock.nodes if node.name == name)
+    def watch(self, spared: set[str]) -> None:
+        """Note whichever of the `spared` nodes began another life since the last look."""
+        now = self._arena.lives()
+        died = sorted(name for name in spared if now.get(name) != self._lives.get(name))
+        self.surprises += [f"{name} ended by itself" for name in died]
+        self._lives = now
 
-    def _kill(self, nodes: list[LocalNode]) -> set[int]:
-        """kill -9 of those that run; their pids."""
-        killed = set()
-        for pid in [node.pid for node in nodes]:
-            if pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                    killed.add(pid)
+    def _leader(self) -> Target | None:
+        """As the first node that answers tells it; None if none knows."""
+        for node in self._arena.nodes:
+            with contextlib.suppress(OSError, AssertionError):
+                view = self._arena.view(node)
+                for name in [each["name"] for each in view["nodes"] if each["id"] == view["leader"]]:
+                    return next(each for each in self._arena.nodes if each.name == name)
+        return None
+
+    def _kill(self, nodes: Sequence[Target]) -> int:
+        """How many were killed. A second fault strikes only when all run again; whether they have caught up is left to
+        chance."""
+        spared = {node.name for node in self._arena.nodes} - {node.name for node in nodes}
+        self.watch(set(self._lives))
+        killed = self._arena.strike_down(nodes, self._random)
         self.counts["kills"] += len(killed)
-        return killed
-
-    def _come_back(self, killed: set[int]) -> None:
-        """A second fault strikes only when all run again; whether they have caught up is left to chance."""
-        wait_for(
-            "killed nodes to run again",
-            lambda: all(node.alive and node.pid not in killed for node in self._flock.nodes),
-            BACK_SECONDS,
-        )
+        self._arena.revive(killed, BACK_SECONDS * self._arena.patience)
+        self.watch(spared)
         time.sleep(self._random.uniform(0.0, 2.5))
+        return len(killed)

@@ -42,6 +42,14 @@ class Applied(msgspec.Struct, frozen=True):
     index: int
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """An acknowledged upload: the dataset's `digest` as the cluster told it, and that of the bytes sent."""
+
+    name: str
+    digest: str
+    sha256: str
+
+
 class Recorder:
     """The history of one run. Times are `now()`."""
 
@@ -53,13 +61,18 @@ class Recorder:
         self.applied: list[Applied] = []
         self.tokens: list[str] = []
         """Names of tokens whose creation was acknowledged."""
+        self.uploads: list[Upload] = []
+        self.asked: set[str] = set()
+        """Tags of all moves that were ever sent."""
+        self.answered: list[tuple[float, float]] = []
+        """When each write that was repeated until its outcome was known was first sent, and was answered."""
         self.jobs: list[str] = []
         """Ids of jobs whose submission was acknowledged."""
         self.unexpected: list[str] = []
         """Answers that no fault excuses."""
         self.counts: Counter[str] = Counter()
 
-    def add(self, *found: Operation | Move | Sight | Applied) -> None:
+    def add(self, *found: Operation | Move | Sight | Applied | Upload) -> None:
         with self._lock:
             for one in found:
                 match one:
@@ -71,6 +84,16 @@ class Recorder:
                         self.sights.append(one)
                     case Applied():
                         self.applied.append(one)
+                    case Upload():
+                        self.uploads.append(one)
+
+    def ask(self, tag: str) -> None:
+        with self._lock:
+            self.asked.add(tag)
+
+    def answer(self, called: float, returned: float) -> None:
+        with self._lock:
+            self.answered.append((called, returned))
 
     def token(self, name: str) -> None:
         with self._lock:

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from tests.chaos import verdict
-from tests.chaos.record import Applied, Move, Sight
+from tests.chaos.ledger import Ledger, table
+from tests.chaos.record import Applied, Move, Sight, Upload
 from tests.chaos.verdict import Final
+from tests.support import lincheck
+from tests.support.lincheck import Operation
 
 FINAL = Final({"a": ("one", "two", "three")}, ("t1", "t2"), {"j1": "succeeded"})
 
@@ -71,3 +74,57 @@ def test_an_index_that_goes_back_and_a_job_that_fails() -> None:
         "job j1 ended as failed",
         "job j2 ended as lost",
     ]
+
+
+def test_bytes_that_are_gone_or_others() -> None:
+    final = Final({}, (), {}, contents={"kept": ("d1", "s1"), "rotten": ("d2", "s9"), "replaced": ("d8", "s3")})
+    kept, rotten, replaced = Upload("kept", "d1", "s1"), Upload("rotten", "d2", "s2"), Upload("replaced", "d3", "s3")
+    assert verdict.spoilt([kept], final) == []
+    assert verdict.spoilt([Upload("gone", "d4", "s4")], final) == ["lost: dataset gone"]
+    found = verdict.spoilt([rotten, replaced], final)
+    assert [one.split(" holds")[0] for one in found] == ["lost: dataset rotten", "lost: dataset replaced"]
+
+
+def test_a_move_that_nobody_asked_for() -> None:
+    assert verdict.invented({"one", "two", "three", "never answered"}, FINAL) == []
+    assert verdict.invented({"one", "three"}, FINAL) == ["nobody asked for the move two"]
+
+
+def test_a_leaderboard_that_faults_have_changed() -> None:
+    peace = [(1, "GaussianNB", 0.97), (2, "LogisticRegression", 0.95)]
+    assert verdict.differing(peace, Final({}, (), {}, {"j1": list(peace)})) == []
+    (found,) = verdict.differing(peace, Final({}, (), {}, {"j1": list(peace), "j2": peace[::-1]}))
+    assert "job j2" in found
+
+
+def test_too_many_open_operations_are_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lincheck, "MAX_STEPS", 2)
+    operations = [Operation("x", "write", 0, 9, value) for value in range(5)]
+    (found,) = verdict.linearizability(operations)
+    assert found.startswith("undecided")
+
+
+@pytest.mark.parametrize(
+    ("answered", "longest"),
+    [
+        ([], 0.0),
+        ([(0.0, 1.0)], 1.0),
+        ([(0.0, 1.0), (5.0, 5.5)], 1.0),
+        ([(0.0, 1.0), (0.5, 4.0), (3.0, 4.5)], 3.0),
+        ([(0.0, 9.0), (1.0, 2.0), (3.0, 3.5)], 5.5),
+    ],
+    ids=["no writes", "one", "nobody asked in between", "two wait", "one waits through all"],
+)
+def test_the_longest_time_in_which_a_write_waited_and_none_was_answered(
+    answered: list[tuple[float, float]], longest: float
+) -> None:
+    assert verdict.longest_wait(answered) == longest
+
+
+def test_ledgers_add_up_and_one_broken_run_shows() -> None:
+    total = Ledger(runs=1, kills=3, longest_unavailability=2.0)
+    total += Ledger(runs=1, kills=4, longest_unavailability=1.0, linearizable=False, violations=["not linearizable: x"])
+    assert (total.runs, total.kills, total.longest_unavailability, total.linearizable) == (2, 7, 2.0, False)
+    shown = table({"total": total})
+    assert "NO" in shown
+    assert "not linearizable: x" in shown

@@ -1,13 +1,14 @@
 """What a recorded run must satisfy, given what the cluster holds at its end. Pure: each rule returns its violations."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from tests.chaos.record import Applied, Move, Sight
-from tests.support.lincheck import Operation, check
+from tests.chaos.record import Applied, Move, Sight, Upload
+from tests.support.lincheck import Operation, Undecided, check
 
 T = TypeVar("T", Sight, Applied)
 
@@ -20,10 +21,17 @@ class Final(msgspec.Struct, frozen=True):
     tokens: tuple[str, ...]
     jobs: Mapping[str, str]
     """Id to state."""
+    leaderboards: Mapping[str, list[tuple[Any, ...]]] = {}
+    """Of the jobs that succeeded."""
+    contents: Mapping[str, tuple[str, str]] = {}
+    """Dataset to its digest in the registry, and the SHA-256 of what a node gave for it."""
 
 
 def linearizability(operations: Sequence[Operation]) -> list[str]:
-    verdict = check(operations)
+    try:
+        verdict = check(operations)
+    except Undecided as error:
+        return [f"undecided: {error}"]
     if verdict.linearizable:
         return []
     shown = "; ".join(
@@ -39,6 +47,24 @@ def lost(moves: Sequence[Move], tokens: Sequence[str], jobs: Sequence[str], fina
     gone += [f"token {name}" for name in tokens if name not in set(final.tokens)]
     gone += [f"job {job}" for job in jobs if job not in final.jobs]
     return [f"lost: {one}" for one in gone]
+
+
+def spoilt(uploads: Sequence[Upload], final: Final) -> list[str]:
+    """Acknowledged bytes that are gone, or are others now."""
+    found = []
+    for upload in uploads:
+        digest, sha256 = final.contents.get(upload.name, ("", ""))
+        if not digest:
+            found.append(f"lost: dataset {upload.name}")
+        elif digest != upload.digest or sha256 != upload.sha256:
+            found.append(f"lost: dataset {upload.name} holds other bytes: {sha256 or 'none'}, not {upload.sha256}")
+    return found
+
+
+def invented(asked: Collection[str], final: Final) -> list[str]:
+    """Moves that nobody asked for."""
+    kept = {tag for history in final.histories.values() for tag in history}
+    return [f"nobody asked for the move {tag}" for tag in sorted(kept - set(asked))]
 
 
 def repeated(moves: Sequence[Move], final: Final) -> list[str]:
@@ -102,3 +128,25 @@ def unfinished(jobs: Sequence[str], final: Final) -> list[str]:
     """Jobs that were accepted and did not succeed."""
     states = {job: final.jobs.get(job, "lost") for job in jobs}
     return [f"job {job} ended as {state}" for job, state in sorted(states.items()) if state != "succeeded"]
+
+
+def differing(undisturbed: Sequence[tuple[Any, ...]], final: Final) -> list[str]:
+    """Jobs whose leaderboard is another than that of the same job without faults."""
+    return [
+        f"job {job} ended with another leaderboard: {board[:2]}"
+        for job, board in sorted(final.leaderboards.items())
+        if list(board) != list(undisturbed)
+    ]
+
+
+def longest_wait(answered: Sequence[tuple[float, float]]) -> float:
+    """The longest time in which some write was waiting and none was answered, from (called, answered) of each."""
+    longest, before, waiting = 0.0, -math.inf, math.inf
+    since = []
+    for called, answer in sorted(answered, key=lambda one: one[1], reverse=True):
+        waiting = min(waiting, called)
+        since.append((waiting, answer))
+    for earliest, answer in reversed(since):
+        longest = max(longest, answer - max(before, earliest))
+        before = answer
+    return longest

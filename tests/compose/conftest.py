@@ -7,9 +7,10 @@ import pytest
 from tests.support.compose import Compose
 
 
-@pytest.fixture(scope="module")
-def flock(docker_engine: None, request: pytest.FixtureRequest) -> Iterator[Compose]:
-    """Three containers, up and healthy; all of it is removed at the end, the volume too."""
+@pytest.fixture(scope="session")
+def flock(docker_engine: None) -> Iterator[Compose]:
+    """Three containers, up and healthy; all of it is removed at the end, the volume too. The modules of the tier take
+    it as the one before left it."""
     project = Compose("parvadatest")
     project.down(volumes=True)
     project.compose("build", timeout=900)
@@ -17,6 +18,4 @@ def flock(docker_engine: None, request: pytest.FixtureRequest) -> Iterator[Compo
         project.up(3)
         yield project
     finally:
-        if request.session.testsfailed:
-            print(project.logs())  # noqa: T201  the containers are gone afterwards
         project.down(volumes=True)

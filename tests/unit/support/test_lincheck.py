@@ -1,11 +1,13 @@
 """The checker of histories: known good and bad ones, and its word against trying every order."""
 
 import itertools
+import random
 from collections.abc import Sequence
 from typing import Literal
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec import structs
 
 from tests.support import lincheck
 from tests.support.lincheck import UNKNOWN, Operation, Undecided, check
@@ -111,6 +113,47 @@ def test_long_histories_of_many_clients_are_quick() -> None:
         value = step if step % 3 == 0 else value
     assert check(history).linearizable
     assert not check([*history, read(8, 4000, 4001)]).linearizable
+
+
+def simulated(seed: int) -> list[Operation]:
+    """Six clients and a real register: 300 operations, six of them never answered; half of these happen, up to 20 s
+    later."""
+    chance, free, planned, left = random.Random(seed), [0.0] * 6, [], 6
+    for number in range(300):
+        client = free.index(min(free))
+        called, took = free[client], chance.uniform(0.01, 0.4) if chance.random() < 0.95 else chance.uniform(1, 5)
+        action: Literal["read", "write", "cas"] = chance.choice(("write", "cas", "read", "read"))
+        left_open = number % 12 >= 6 and action != "read" and left > 0
+        left -= left_open
+        at = called + chance.uniform(0, 20 if left_open else took)
+        if left_open and chance.random() < 0.5:
+            at = UNKNOWN
+        returned = UNKNOWN if left_open else called + took
+        planned.append((at, Operation("x", action, called, returned, chance.randint(1, 4), chance.randint(0, 4), None)))
+        free[client] = called + (0.03 if left_open else took) + chance.uniform(0, 0.1)
+    state, history = 0, []
+    for at, asked in sorted(planned, key=lambda one: one[0]):
+        answered, hit = asked.returned < UNKNOWN, asked.action == "write" or state == asked.expected
+        if asked.action == "read":
+            history.append(structs.replace(asked, value=state))
+            continue
+        history.append(structs.replace(asked, done=hit if answered else None))
+        state = asked.value if hit and at < UNKNOWN else state
+    return history
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_operations_that_were_never_answered_do_not_blow_up_the_search(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lincheck, "MAX_STEPS", 500_000)
+    history = simulated(seed)
+    assert sum(op.returned == UNKNOWN for op in history) == 6
+    assert check(history).linearizable
+    reads = [op for op in history if op.action == "read"]
+    wrong = reads[len(reads) * 3 // 4]
+    unsound = [structs.replace(op, value=9) if op is wrong else op for op in history]
+    assert not check(unsound).linearizable
 
 
 def test_gives_up_rather_than_searching_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
