@@ -26,6 +26,8 @@ from node.removal import EXIT_REMOVED
 
 LOOPBACK = "127.0.0.1"
 LISTEN_PORTS = range(10_000, 32_768)
+MDNS_NODES = 10
+"""A larger flock finds itself by its seeds alone: each announcement is read by every node, N² of them."""
 RESTART_SECONDS = 3.0
 STOP_SECONDS = 25.0
 
@@ -243,11 +245,10 @@ class Flock:
             "PARVADA_RAY_PORT": str(ports.ray),
         } | {key: value for key, value in self._defaults(share).items() if key not in os.environ}
 
-    @staticmethod
-    def _defaults(share: int) -> dict[str, str]:
-        """What the caller's own environment may say otherwise. Each node has all others as seeds already: on one
-        machine mDNS finds nobody else, and costs every node an import and N² packets."""
-        return {"PARVADA_CPUS": str(share), "PARVADA_FRONTS": str(share), "PARVADA_MDNS": "off"}
+    def _defaults(self, share: int) -> dict[str, str]:
+        """What the caller's own environment may say otherwise."""
+        mdns = "on" if self._options.nodes <= MDNS_NODES else "off"
+        return {"PARVADA_CPUS": str(share), "PARVADA_FRONTS": str(share), "PARVADA_MDNS": mdns}
 
     def _write(self) -> None:
         nodes = tuple(

@@ -69,11 +69,17 @@ class ClusterUnderTest:
     def wait_ready(self, timeout: float = 90.0) -> None:
         """Every living node answers /readyz with 200."""
         for node in self.living:
-            wait_for(
-                f"{node.name} to be ready",
-                lambda node=node: self.ask(node, "GET", "/readyz", timeout=3.0).status == 200,  # type: ignore[misc]
-                timeout,
-            )
+            said: list[object] = [None]
+
+            def ready(node: NodeHandle = node, said: list[object] = said) -> bool:
+                answer = self.ask(node, "GET", "/readyz", timeout=3.0)
+                said[0] = answer.body
+                return answer.status == 200
+
+            try:
+                wait_for(f"{node.name} to be ready", ready, timeout)
+            except AssertionError as error:
+                raise AssertionError(f"{error}; /readyz said last: {said[0]}") from None
 
     def wait_for_leader(self, timeout: float = 40.0, not_id: str = "") -> str:
         """The id of the leader that a majority of the living nodes agree on (another than `not_id`)."""
