@@ -6,6 +6,8 @@ from consensus.hardened import HardenedRaft
 from consensus.ports import LogStatus
 from consensus.state import ClusterState, NodeId
 
+SILENT_SECONDS = 0.5
+"""Five heartbeats without an answer."""
 QUORUM_SECONDS = 1.0
 """A majority, or a leader, that was not heard from for longer does not count."""
 
@@ -26,6 +28,8 @@ class Glance(msgspec.Struct, frozen=True):
     applied_voters: tuple[NodeId, ...]
     connected: tuple[NodeId, ...]
     lag: dict[NodeId, int]
+    heard: dict[NodeId, float]
+    """When each peer last answered this leader, on the engine's clock."""
     read_only: str
 
     def is_news_after(self, before: "Glance") -> bool:
@@ -50,6 +54,7 @@ def glance_at(core: HardenedRaft, state: ClusterState) -> Glance:
         applied_voters=_ids(core.electorate.applied),
         connected=_ids(tuple(sorted(str(node.id) for node in core.connected))),
         lag={NodeId(node): entries for node, entries in core.lag.items()} if leads else {},
+        heard={node.id: at for node, at in core.heard_at.items()} if leads else {},
         read_only=core.read_only,
     )
 
@@ -70,6 +75,7 @@ def status_of(glance: Glance, now: float, started_at: float) -> LogStatus:
         connected=glance.connected,
         lag=glance.lag,
         read_only=glance.read_only,
+        silent=frozenset(node for node, at in glance.heard.items() if now - at > SILENT_SECONDS),
     )
 
 

@@ -58,6 +58,8 @@ class LogStatus(msgspec.Struct, frozen=True):
     lag: Mapping[NodeId, int]
     read_only: str
     """Why this node refuses writes (a full disk), empty if it does not."""
+    silent: frozenset[NodeId] = frozenset()
+    """On the leader: connected peers that have not answered for half a second. A connection outlives its peer."""
 
 
 class PeerAddress(msgspec.Struct, frozen=True):

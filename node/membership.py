@@ -149,6 +149,7 @@ class Membership:
                 connected=node in status.connected or node == status.me,
                 unseen_for=now - self._last_seen[node],
                 caught_up_for=now - self._caught_up_since.get(node, now),
+                answers=node not in status.silent,
             )
             for node, member in state.members.items()
         }

@@ -16,6 +16,8 @@ class Seen(msgspec.Struct, frozen=True):
     """Seconds since the last sign of life; 0 while connected."""
     caught_up_for: float
     """Seconds for which it has been less than 100 entries behind; 0 while it is not."""
+    answers: bool = True
+    """Whether it has answered lately; a connection stays for seconds after its peer has died."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -87,8 +89,9 @@ def _mark(view: View, limits: Limits) -> Mark | None:
 
 def _for_stopping(view: View) -> Change | None:
     """If some healthy nodes stay, the stopping ones lose their vote at once, so that scaling down leaves a
-    working cluster. If all are stopping, nothing changes: any majority may come back."""
-    stayers = {node for node in _healthy(view) if node not in view.stopping}
+    working cluster. If all are stopping, nothing changes: any majority may come back. One that may be dead does not
+    count as staying: the votes would all be left to it."""
+    stayers = {node for node in _healthy(view) if node not in view.stopping and _lives(view, node)}
     stopping_voters = view.voters & view.stopping
     if not stayers or not stopping_voters:
         return None
@@ -122,7 +125,8 @@ def _promote(view: View, limits: Limits) -> AddVoter | None:
     willing, expected = _willing(view), _expected_back(view, limits)
     if len(view.voters & (willing | expected)) >= wanted_voters(len(_staying(view) | expected), limits.max_voters):
         return None
-    ready = [node for node in willing - view.voters if view.members[node].caught_up_for >= limits.promote_after]
+    learners = [node for node in willing - view.voters if _lives(view, node)]
+    ready = [node for node in learners if view.members[node].caught_up_for >= limits.promote_after]
     return AddVoter(min(ready)) if ready else None
 
 
@@ -159,8 +163,12 @@ def _shrink(view: View, limits: Limits) -> RemoveVoter | None:
 def _works_without(view: View, node: NodeId) -> bool:
     """Whether the voters left would have a majority alive: else the change itself could never be committed."""
     left = view.voters - {node}
-    alive = [voter for voter in left if voter == view.me or (voter in view.members and view.members[voter].connected)]
-    return len(alive) * 2 > len(left)
+    return sum(_lives(view, voter) for voter in left) * 2 > len(left)
+
+
+def _lives(view: View, node: NodeId) -> bool:
+    seen = view.members.get(node)
+    return node == view.me or (seen is not None and seen.connected and seen.answers)
 
 
 def _staying(view: View) -> frozenset[NodeId]:

@@ -17,7 +17,7 @@ from tests.simulation.healing import heal_and_check
 from tests.simulation.plots import PLOTS
 from tests.simulation.world import Note, World
 
-STEPS = 600
+STEPS = 540
 PLOT_OF_SEED = dict(zip((5, 11, 17), PLOTS, strict=True))
 """By the remainder of the seed by 18."""
 RELEASES_OF_SEED = (8, 14)
