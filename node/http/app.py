@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from node.http import cluster, datasets, events, jobs, metrics, models, nodes, secret, stats, tokens
-from node.http.auth import CALLER, admit, identify
+from node.http.auth import CALLER, Callers, admit
 from node.http.context import PORTS, Ports
 from node.http.errors import BEGUN, Handler, Refusal, errors, invalid
 from node.http.params import integer
@@ -22,16 +22,17 @@ def make_app(ports: Ports, routes: Iterable[web.RouteDef] = ()) -> web.Applicati
     app[PORTS] = ports
     app.on_response_prepare.append(_stamp)
     app.add_routes(list(routes))
+    callers = Callers(ports.log, ports.settings.admin_sha256s)
     for module in (cluster, nodes, secret, events, stats, metrics, datasets, jobs, models, tokens):
-        app.add_routes([web.route(r.method, r.path, _guarded(r, ports)) for r in module.ROUTES])
+        app.add_routes([web.route(r.method, r.path, _guarded(r, ports, callers)) for r in module.ROUTES])
     return app
 
 
-def _guarded(route: Route, ports: Ports) -> Handler:
+def _guarded(route: Route, ports: Ports, callers: Callers) -> Handler:
     """Around every call of the API: who may, and how fresh a read must be."""
 
     async def call(request: web.Request) -> web.StreamResponse:
-        caller = identify(request.headers.get("Authorization"), ports.log.state, ports.settings.admin_sha256s())
+        caller = await callers.identify(request.headers.get("Authorization"))
         admit(caller, route.role, ports.settings)
         request[CALLER] = caller
         await _be_fresh(request, ports)

@@ -1,12 +1,15 @@
 """Who calls, and may they: bearer tokens by their hash, roles in order, one minimum role a route."""
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 from aiohttp import web
 
+from consensus.ports import Log, NoQuorum
 from consensus.state import ClusterState
 from node.http.context import Settings
 from node.http.errors import Refusal
@@ -40,6 +43,45 @@ def identify(header: str | None, state: ClusterState, admin_sha256s: Sequence[st
     raise Unauthenticated(
         "this token is not known to the cluster (any more); `parvada token show` prints the admin token"
     )
+
+
+BARRIER_SECONDS = 2.0
+PAUSE_SECONDS = 0.5
+"""Between two looks at the log for the sake of unknown tokens: strangers must not keep it busy."""
+
+
+class Callers:
+    """Knows callers by the newest state: a token that this node does not know may be one that it has not heard of yet,
+    as it has just come back, or the token was made on another node a moment ago."""
+
+    def __init__(self, log: Log, admin_sha256s: Callable[[], Sequence[str]]) -> None:
+        self._log, self._admin_sha256s = log, admin_sha256s
+        self._one = asyncio.Lock()
+        self._looked_at = -PAUSE_SECONDS
+        self._failure: NoQuorum | None = None
+
+    async def identify(self, header: str | None) -> Caller:
+        """As `identify`. Raises NoQuorum where nobody can tell whether the token is good."""
+        try:
+            return identify(header, self._log.state, self._admin_sha256s())
+        except Unauthenticated:
+            if bearer(header) is None:
+                raise
+        await self._catch_up(time.monotonic())
+        return identify(header, self._log.state, self._admin_sha256s())
+
+    async def _catch_up(self, arrived: float) -> None:
+        """Pass through the log once, together with all others that wait for it."""
+        async with self._one:
+            if self._looked_at < arrived:
+                await asyncio.sleep(max(0.0, self._looked_at + PAUSE_SECONDS - time.monotonic()))
+                self._looked_at, self._failure = time.monotonic(), None
+                try:
+                    await self._log.barrier(BARRIER_SECONDS)
+                except NoQuorum as error:
+                    self._failure = error
+            if self._failure is not None:
+                raise self._failure
 
 
 def admit(caller: Caller, needed: str, settings: Settings) -> None:
