@@ -88,8 +88,7 @@ async def history(request: web.Request) -> web.Response:
     moves = [move for move in reversed(model.history) if move.alias == alias]
     if not moves:
         raise unknown("alias", alias, model.aliases)
-    # As the wire shows times: to the millisecond.
-    told = [views.alias_change(model, move) for move in moves if until is None or round(move.at, 3) <= until]
+    told = [views.alias_change(model, move) for move in moves if until is None or views.shown_at(move.at) <= until]
     return answer({"alias": alias, "history": told})
 
 

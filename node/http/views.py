@@ -18,6 +18,11 @@ def iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def shown_at(at: float) -> float:
+    """The time that `iso` shows, which is cut to the millisecond: whoever asks as of a time that was shown means it."""
+    return datetime.fromisoformat(iso(at)).timestamp()
+
+
 # ---------------------------------------------------------------- datasets
 def dataset(state: ClusterState, version: facts.DatasetVersion) -> schema.Dataset:
     detail = msgspec.json.decode(version.detail, type=schema.DatasetDetail)
