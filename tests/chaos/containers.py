@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -21,6 +22,7 @@ from tests.support.wait import wait_for
 CABLE = "cable"
 """`docker network disconnect`: the node loses its address, and its clients too."""
 SERVICE = "node"
+PAUSE_ATTEMPTS = 5
 
 
 class Vessel:
@@ -103,7 +105,7 @@ class Containers(Arena):
     @contextlib.contextmanager
     def frozen(self, node: Target) -> Iterator[None]:
         container = self._vessel(node).container
-        docker("pause", container)
+        _pause(container)
         try:
             yield
         finally:
@@ -193,3 +195,18 @@ def _filters(pid: int | None) -> bool:
 def _iptables(pid: int, *rule: str) -> None:
     command = ["nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "-w", *rule]
     subprocess.run(command, check=True, timeout=10)
+
+
+def _pause(container: str) -> None:
+    """The kernel may fail to freeze a container that is just starting processes ("unable to freeze"); asked again, it
+    does. The last failure counts."""
+    for attempt in range(PAUSE_ATTEMPTS):
+        last = attempt == PAUSE_ATTEMPTS - 1
+        docker("pause", container, check=last)
+        if last or _is_paused(container):
+            return
+        time.sleep(0.5)
+
+
+def _is_paused(container: str) -> bool:
+    return docker("inspect", "--format", "{{.State.Paused}}", container).strip() == "true"
