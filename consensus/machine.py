@@ -39,6 +39,7 @@ def _barrier(state: ClusterState, command: m.Barrier, stamp: Stamp) -> Change:
 _RULES: Final = MappingProxyType[type, Rule](
     {
         m.NameCluster: members.name_cluster,
+        m.Dissolve: members.dissolve,
         m.JoinMember: members.join_member,
         m.SetMemberStatus: members.set_member_status,
         m.RemoveMember: members.remove_member,
@@ -75,6 +76,7 @@ _RULES: Final = MappingProxyType[type, Rule](
 _AUDITED: Final = MappingProxyType[type, Callable[[Any], str]](
     {
         m.NameCluster: lambda command: command.name,
+        m.Dissolve: lambda command: command.into,
         m.JoinMember: lambda command: command.member.id,
         m.SetMemberStatus: lambda command: command.node,
         m.RemoveMember: lambda command: command.node,
@@ -127,6 +129,8 @@ def _decide(state: ClusterState, index: int, entry: Entry) -> tuple[Change, Outc
 def _check_entry(state: ClusterState, entry: Entry) -> None:
     if entry.level > state.level:
         raise Refused("conflict", why_not(entry, state.level))
+    if state.dissolved and not isinstance(entry.command, m.Barrier | m.Dissolve):
+        raise Refused("dissolved", f"this node is about to join cluster {state.dissolved}: ask again in a few seconds")
     if not 1 <= len(entry.id) <= _MAX_ID:
         raise Refused("invalid", f"a command id has 1 to {_MAX_ID} characters, this one {len(entry.id)}")
     if len(entry.actor) > _MAX_AUDIT_TEXT:

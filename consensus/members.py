@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from consensus import blobs, rotation
-from consensus.messages import JoinMember, NameCluster, RaiseLevel, RemoveMember, SetMemberStatus
+from consensus.messages import Dissolve, JoinMember, NameCluster, RaiseLevel, RemoveMember, SetMemberStatus
 from consensus.rules import (
     Change,
     Stamp,
@@ -14,8 +14,10 @@ from consensus.rules import (
     event,
     refuse,
 )
-from consensus.state import ClusterState, Member, MemberStatus, NodeId
+from consensus.state import ClusterState, Member, MemberStatus, NodeId, RotationPhase
 
+DEVELOPMENT = "development"
+"""The formation in which nothing arbitrated (rule 3): two halves of a network may have formed a cluster each."""
 _MAX_ADDRESSES = 16
 _MAX_LEVEL = 1_000_000
 
@@ -27,8 +29,35 @@ def name_cluster(state: ClusterState, command: NameCluster, stamp: Stamp) -> Cha
         if (state.cluster_id, state.name) == (command.cluster_id, command.name):
             return Change(state)
         refuse("conflict", f"the cluster already has the id {state.cluster_id} and the name {state.name!r}")
-    after = replace(state, cluster_id=command.cluster_id, name=command.name)
+    check_text("formation", command.formation, empty=True, most=64)
+    after = replace(state, cluster_id=command.cluster_id, name=command.name, formation=command.formation)
     return Change(after, (event(stamp, "cluster.named", command.name, cluster_id=command.cluster_id),))
+
+
+def dissolvable(state: ClusterState) -> bool:
+    """Whether nothing is lost when this cluster ends: nobody ever gave it anything to keep, and it was formed where
+    nothing arbitrates, so that its nodes are free to join another."""
+    return (
+        state.formation == DEVELOPMENT
+        and not (state.datasets or state.retired or state.jobs or state.models or state.blobs or state.tokens)
+        and not state.revoked
+        and (state.rotation.generation, state.rotation.phase) == (1, RotationPhase.SETTLED)
+        and all(member.status is not MemberStatus.DRAINING for member in state.members.values())
+    )
+
+
+def dissolve(state: ClusterState, command: Dissolve, stamp: Stamp) -> Change:
+    check_name("cluster id", command.into)
+    if state.dissolved == command.into:
+        return Change(state)
+    if state.dissolved:
+        refuse("conflict", f"the cluster has ended in favour of {state.dissolved}")
+    if command.into == state.cluster_id:
+        refuse("conflict", "a cluster cannot dissolve into itself")
+    if not dissolvable(state):
+        refuse("conflict", "only a cluster that nobody has put anything in, and that nothing arbitrated, may dissolve")
+    after = replace(state, dissolved=command.into)
+    return Change(after, (event(stamp, "cluster.dissolved", state.name, into=command.into),))
 
 
 def join_member(state: ClusterState, command: JoinMember, stamp: Stamp) -> Change:

@@ -33,6 +33,15 @@ class NameCluster(_Command, frozen=True, tag=True):
 
     cluster_id: str
     name: str
+    formation: str = ""
+    """What entitled it to form (`discovery.formation.How`)."""
+
+
+class Dissolve(_Command, frozen=True, tag=True):
+    """The cluster ends in favour of `into`, the id of another one under the same secret: its nodes join that. Rejected
+    unless this one is `members.dissolvable`; all that comes after it is rejected, too."""
+
+    into: str
 
 
 class JoinMember(_Command, frozen=True, tag=True):
@@ -282,6 +291,7 @@ class Barrier(_Command, frozen=True, tag=True):
 
 Command = (
     NameCluster
+    | Dissolve
     | JoinMember
     | SetMemberStatus
     | RemoveMember
@@ -332,7 +342,7 @@ class Accepted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
-    """`code` is one of: not_found, conflict, stale_epoch, invalid, in_use, revoked. Nothing was changed."""
+    """`code` is one of: not_found, conflict, stale_epoch, invalid, in_use, revoked, dissolved. Nothing was changed."""
 
     code: str
     reason: str
@@ -343,12 +353,12 @@ Outcome = Accepted | Rejected
 
 class Event(msgspec.Struct, frozen=True):
     """Something that happened, for the event stream. `kind` is dotted and past tense: `cluster.named`,
-    `cluster.level_raised`, `member.joined`, `member.updated` (addresses), `member.status`, `member.removed`,
-    `epoch.begun`, `epoch.announced`, `dataset.added`, `dataset.deleted`, `job.submitted`, `job.started`, `job.resumed`,
-    `job.folds_recorded`, `job.unit_finished`, `job.ended`, `job.cancelled`, `job.retried`, `model.published`,
-    `alias.moved`, `alias.dropped`, `token.created`, `token.revoked`, `secret.rotating` (each phase), `secret.rotated`,
-    `secret.rotation_abandoned`, `secret.node_excused`. `subject` is the object's name or id; `detail` a small JSON
-    object."""
+    `cluster.level_raised`, `cluster.dissolved`, `member.joined`, `member.updated` (addresses), `member.status`,
+    `member.removed`, `epoch.begun`, `epoch.announced`, `dataset.added`, `dataset.deleted`, `job.submitted`,
+    `job.started`, `job.resumed`, `job.folds_recorded`, `job.unit_finished`, `job.ended`, `job.cancelled`,
+    `job.retried`, `model.published`, `alias.moved`, `alias.dropped`, `token.created`, `token.revoked`,
+    `secret.rotating` (each phase), `secret.rotated`, `secret.rotation_abandoned`, `secret.node_excused`. `subject` is
+    the object's name or id; `detail` a small JSON object."""
 
     index: int
     at: float

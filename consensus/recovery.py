@@ -76,7 +76,7 @@ def _plan(journal: Journal, store: SnapshotStore, me: NodeId, cluster_id: str, a
     if not lost:
         raise CannotRecover(f"node {me} is the only member: there is nobody to recover from, start it")
     state, last = _without(replica.state, lost, index, at)
-    state = msgspec.structs.replace(state, cluster_id=cluster_id)
+    state = msgspec.structs.replace(state, cluster_id=cluster_id, formation="recovered")
     # A term of its own: what the lost nodes may hold at these indices is something else.
     made = Snapshot(last, max(term, journal.getCurrentTerm()) + 1, (me,), encode_state(state))
     return Recovery(index, term, lost, encode_snapshot(made))

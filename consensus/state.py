@@ -300,3 +300,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     level: int = 1
     """The level in force: commands that need a higher one are refused. It never falls."""
     rotation: Rotation = Rotation()
+    formation: str = ""
+    """What entitled its genesis node to form it (`discovery.formation.How`); empty where that is not known."""
+    dissolved: str = ""
+    """The id of the cluster in favour of which this one has ended; empty while it lives."""

@@ -12,6 +12,8 @@ from discovery.promises import quorum_of
 
 RECHECK_SECONDS = 0.5
 """How long to wait where nothing says for how long: peers and the volume are looked at again then."""
+SPLIT_PATIENCE_SECONDS = 15.0
+"""Of two clusters in sight one may be about to end in favour of the other (`discovery.merging`)."""
 
 
 class Genesis(msgspec.Struct, frozen=True):
@@ -40,6 +42,10 @@ class FormationView(msgspec.Struct, frozen=True):
     quiet_needed: float
     named: str = ""
     """The node that this one has promised, durably, to take for the one that forms (rule 2); empty if none."""
+    left: str = ""
+    """A cluster that has ended, and that this node belonged to: some of its members may not know it yet."""
+    bound_for: str = ""
+    """The cluster in favour of which it has ended, for as long as it is waited for."""
 
 
 class How(StrEnum):
@@ -76,9 +82,11 @@ class Propose(msgspec.Struct, frozen=True):
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """Nothing that this node can do alone is safe: an operator must act."""
+    """Nothing that this node can do alone is safe: an operator must act. Not before it has been so for `after` seconds:
+    until then it may mend itself."""
 
     reason: str
+    after: float = 0.0
 
 
 Decision = Resume | Join | Wait | Form | Propose | Refuse
@@ -88,7 +96,9 @@ def decide(view: FormationView) -> Decision:
     """What a starting node does next. Total: every view has a decision."""
     if view.has_log:
         return Resume()
-    members = [peer for peer in view.peers if peer.state == "member"]
+    members = [peer for peer in view.peers if peer.state == "member" and peer.cluster_id != view.left]
+    if view.bound_for:
+        return _go_over(members, view.bound_for)
     if members:
         return _join(members, view.genesis)
     if view.genesis is not None:
@@ -98,6 +108,16 @@ def decide(view: FormationView) -> Decision:
     return _by_quiet(view)
 
 
+def _go_over(members: list[Peer], cluster_id: str) -> Join | Wait:
+    """A node whose cluster has ended in favour of this one."""
+    there = [peer for peer in members if peer.cluster_id == cluster_id]
+    if not there:
+        return Wait(
+            RECHECK_SECONDS, f"this node's cluster has ended in favour of {cluster_id}, of which none is in sight"
+        )
+    return Join(min(there, key=lambda peer: peer.id))
+
+
 def _join(members: list[Peer], genesis: Genesis | None) -> Join | Refuse:
     """Rule 0. Of two clusters in sight the one that the volume names; if it names neither, no guess."""
     clusters = {peer.cluster_id for peer in members}
@@ -105,7 +125,8 @@ def _join(members: list[Peer], genesis: Genesis | None) -> Join | Refuse:
         if genesis is None or genesis.cluster_id not in clusters:
             return Refuse(
                 f"two clusters with this secret are in sight ({', '.join(sorted(clusters))}); a new node cannot tell "
-                "which is right: stop the nodes of one, or give this node seeds of the other only and a new data folder"
+                "which is right: stop the nodes of one, or give this node seeds of the other only, and an empty folder",
+                after=SPLIT_PATIENCE_SECONDS,
             )
         members = [peer for peer in members if peer.cluster_id == genesis.cluster_id]
     # The genesis node first: at the start it is the leader, and every other node only learns of the cluster from it.

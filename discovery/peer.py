@@ -69,7 +69,7 @@ class Peer(msgspec.Struct, frozen=True):
         if self.state not in ("blank", "member"):
             raise ValueError(f"state is {_shown(self.state)}, not 'blank' or 'member'")
         if self.state == "member":
-            _match(_CLUSTER_ID, "cluster id", self.cluster_id)
+            check_cluster_id(self.cluster_id)
         elif self.cluster_id:
             raise ValueError("a blank node has no cluster id")
 
@@ -88,6 +88,11 @@ def check_address(text: str) -> str:
     if address.is_unspecified or address.is_multicast or int(address) == 0xFFFFFFFF:
         raise ValueError(f"{text} cannot be dialled")
     return text
+
+
+def check_cluster_id(text: str) -> str:
+    """The id of a cluster, unchanged. Raises ValueError."""
+    return _match(_CLUSTER_ID, "cluster id", text)
 
 
 def check_port(port: int) -> int:

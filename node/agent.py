@@ -4,22 +4,19 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from typing import TYPE_CHECKING
 
-import parvada
-from consensus.levels import LEVEL
 from consensus.raft import RaftConfig, RaftLog
-from consensus.state import ClusterState, Member, NodeId
+from consensus.state import ClusterState, NodeId
 from discovery.peer import Peer
-from discovery.sources import PeerSource, StaticSource, parse_seed
 from discovery.watcher import Watcher
 from node import config as configuration, logs
 from node.blobs import BlobStore
 from node.children import Supervisor
 from node.config import Config
+from node.dissolution import EXIT_AGAIN, Dissolution, carry_out
 from node.gate import NodeGate
 from node.greeter import Greeter
+from node.introduction import blank_peer, own_member
 from node.joining import ClusterRecord, Joiner, note_log, require_log
 from node.keyring import Keyring
 from node.leadership import Leadership
@@ -37,13 +34,10 @@ from node.room import MEGABYTE, Limits as BlobLimits
 from node.rotation import Rotator
 from node.services import Foundation, Services
 from node.slot import Slot, claim
+from node.sources import multicast, seeds
 from node.tasks import Tasks
 from node.voters import Limits
 
-if TYPE_CHECKING:
-    from discovery.mdns import MdnsSource
-
-DEFAULT_SEED_PORT = 7443
 RENEW_CHECK_SECONDS = 60.0
 
 _log = logs.get("agent")
@@ -57,7 +51,9 @@ def main() -> int:
     sys.setswitchinterval(0.001)
     slot = claim(config.storage.data, config.storage.slot)
     try:
-        return asyncio.run(Agent(config, slot).run())
+        while (code := asyncio.run(Agent(config, slot).run())) == EXIT_AGAIN:
+            pass  # its cluster has ended: as a blank node it joins the other
+        return code
     finally:
         slot.release()
 
@@ -71,7 +67,7 @@ class Agent:
         self._name = config.cluster.node_name or f"node-{slot.number}"
         self._address = config.peers.advertise or own_address()
         self._stop = asyncio.Event()
-        self._failed = False
+        self._failed = self._told_to_stop = False
         self._log: RaftLog | None = None
         self._registration: asyncio.Task[None] | None = None
 
@@ -89,11 +85,11 @@ class Agent:
         self._blobs = BlobStore(slot.path / "blobs", limits)
 
         # How peers are found and reached.
-        blank = self._blank()
+        blank = blank_peer(config, self._identity.id, self._address, self._identity.fingerprint)
         self._table = PeerTable(self._identity.id)
         self._removal = Removal(self._identity.id, slot.path, self._stop.set)
         self._client = PeerClient(self._identity, self._table)
-        self._gate = NodeGate(blank, self._table, self._heard_news)
+        self._gate = NodeGate(blank, self._table, self._heard_news, self._heard_of_foreign)
         self._leadership = Leadership(self._client)
         self._promises = Promises(
             self._identity.id, slot.path, config.cluster.expect, config.cluster.name, self._client
@@ -101,8 +97,8 @@ class Agent:
         self._rotation = Rotator(self._identity.id, self._keyring, self._client, self._keys_changed)
         routes = [*self._leadership.routes(), self._promises.route(), *self._rotation.routes()]
         self._peer_api = PeerApi(self._identity, self._table, self._blobs, self._gate, routes)
-        self._mdns = self._make_mdns(blank)
-        self._watcher = Watcher(self._sources())
+        self._mdns = multicast(config.peers, blank, self._identity)
+        self._watcher = Watcher([*seeds(config.peers), *([self._mdns] if self._mdns is not None else [])])
         self._greeter = Greeter(
             self._client,
             self._table,
@@ -112,6 +108,7 @@ class Agent:
             self._update_peers,
             self._removal.of_this_node,
         )
+        self._dissolution = Dissolution(slot.path, self._gate, self._greeter, self._table, self._stop.set)
 
     @property
     def _me(self) -> NodeId:
@@ -121,7 +118,7 @@ class Agent:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         logs.bind(node=self._name)
         _log.info("node.starting", id=self._me, slot=str(self._slot.path), address=self._address)
         starting = asyncio.create_task(self._start(), name="start")
@@ -139,17 +136,33 @@ class Agent:
         starting.cancel()
         stopping.cancel()
         await self._shut_down(services)
-        return EXIT_REMOVED if self._removal.happened else 1 if self._failed else 0
+        if self._removal.happened:
+            return EXIT_REMOVED
+        return 1 if self._failed else EXIT_AGAIN if self._dissolution.happened and not self._told_to_stop else 0
+
+    def _end(self) -> None:
+        self._told_to_stop = True
+        self._stop.set()
 
     async def _start(self) -> Services:
         await asyncio.to_thread(self._blobs.open)
+        departure = carry_out(self._slot.path)
         # Peers may greet us from here on, whatever we turn out to be.
         await self._peer_api.start(self._config.peers.host, self._config.peers.port)
         await self._watcher.start()
+        if departure is not None:
+            self._greeter.hear_of(frozenset(departure.hints))
         self._tasks.start(self._greeter.run(), "greeter")
         self._tasks.start(self._keep_certificate(), "certificate")
         joiner = Joiner(
-            self._me, self._config, self._slot.path, self._greeter, self._client, self._gate.heard, self._promises
+            self._me,
+            self._config,
+            self._slot.path,
+            self._greeter,
+            self._client,
+            self._gate.heard,
+            self._promises,
+            *((departure.left, departure.into) if departure is not None else ()),
         )
         record = await joiner.settle()
         # The log: from here on we are part of the cluster.
@@ -169,7 +182,9 @@ class Agent:
             await self._mdns.update(self._gate.hello())
         self._tasks.start(self._follow_members(log), "members")
         self._tasks.start(self._rotation.run(), "rotation")
-        self._registration = self._tasks.start(Registration(self._member(), record, log).run(), "registration")
+        self._tasks.start(self._dissolution.run(log, record.cluster_id), "dissolution")
+        member = own_member(self._config, self._me, self._name, self._address)
+        self._registration = self._tasks.start(Registration(member, record, log).run(), "registration")
         services = Services(self._foundation(), record, log, membership)
         await services.start()
         return services
@@ -181,7 +196,8 @@ class Agent:
             self._registration.cancel()  # a node that says goodbye must not register itself again
         if services is not None:
             await services.stop_work()
-            if not self._failed and not self._removal.happened and self._log is not None:
+            leaves = self._removal.happened or self._dissolution.happened
+            if not self._failed and not leaves and self._log is not None:
                 await say_goodbye(self._log, self._gate, self._client)
         await self._watcher.stop()
         # Children before what they call; the fronts finish the requests they have.
@@ -202,34 +218,6 @@ class Agent:
         self._stop.set()
 
     # ---------------------------------------------------------------- parts
-    def _blank(self) -> Peer:
-        return Peer(
-            id=self._me,
-            addresses=(self._address,),
-            peer_port=self._config.peers.port,
-            raft_port=self._config.peers.raft_port,
-            api_port=self._config.client.port,
-            state="blank",
-            cluster_id="",
-            fingerprint=self._identity.fingerprint,
-            version=parvada.__version__,
-        )
-
-    def _make_mdns(self, blank: Peer) -> "MdnsSource | None":
-        if not self._config.peers.mdns:
-            return None
-        # zeroconf is a tenth of all that a node imports: not for nothing.
-        from discovery.mdns import MdnsSource
-
-        source = MdnsSource(blank, [self._config.peers.mdns_interface or self._address])
-        source.trust(self._identity.fingerprints)
-        return source
-
-    def _sources(self) -> list[PeerSource]:
-        seeds = [parse_seed(text, DEFAULT_SEED_PORT) for text in self._config.peers.seeds]
-        sources: list[PeerSource] = [StaticSource(seeds)] if seeds else []
-        return [*sources, *([self._mdns] if self._mdns is not None else [])]
-
     def _make_log(self, record: ClusterRecord) -> RaftLog:
         raft = RaftConfig(
             me=self._me,
@@ -280,6 +268,10 @@ class Agent:
         self._update_peers()
         self._greeter.look_again()
 
+    def _heard_of_foreign(self, peer: Peer) -> None:
+        """A member of another cluster has found this node: greeted in turn, it says how its cluster stands."""
+        self._greeter.hear_of(frozenset(peer.hints))
+
     def _update_peers(self) -> None:
         if self._log is not None:
             self._log.set_peers(self._table.raft_peers())
@@ -307,18 +299,3 @@ class Agent:
             await asyncio.sleep(RENEW_CHECK_SECONDS)
             if self._identity.renew_if_due():
                 _log.info("certificate.renewed")
-
-    def _member(self) -> Member:
-        """How this node registers itself."""
-        return Member(
-            id=self._me,
-            name=self._name,
-            addresses=(self._address,),
-            peer_port=self._config.peers.port,
-            raft_port=self._config.peers.raft_port,
-            api_port=self._config.client.port,
-            cpus=self._config.cpus,
-            version=parvada.__version__,
-            joined_at=time.time(),
-            level=LEVEL,
-        )

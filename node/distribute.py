@@ -9,7 +9,7 @@ from consensus.queries import active_members
 from consensus.state import ClusterState, Digest, NodeId
 from node import logs
 from node.blobs import BlobStore
-from node.peers import PeerError
+from node.peer_words import PeerError
 from node.placement import ranking
 
 log = logs.get("node.distribute")

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
+from consensus.members import dissolvable
 from consensus.messages import DropBlobs
 from consensus.ports import Log, LogError
 from consensus.state import Digest, NodeId
+from discovery.merging import Standing
 from discovery.peer import Peer
 from node import logs
 from node.joining import ClusterRecord
 from node.membership import Membership
 from node.peer_table import PeerTable
-from node.peers import Grant
+from node.peer_words import Grant
 
 SPLIT_SECONDS = 30.0
 """A member of another cluster greets every 2 s while it is in reach; after this it counts as gone."""
@@ -24,10 +26,17 @@ _log = logs.get("gate")
 class NodeGate:
     """The peer port's view of the node. Opens before there is a log: then it only greets."""
 
-    def __init__(self, blank: Peer, table: PeerTable, on_news: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        blank: Peer,
+        table: PeerTable,
+        on_news: Callable[[], None],
+        on_foreign: Callable[[Peer], None] = lambda _: None,
+    ) -> None:
+        """`on_foreign` is told of members of other clusters that introduce themselves."""
         self._peer = blank
         self._table = table
-        self._on_news = on_news
+        self._on_news, self._on_foreign = on_news, on_foreign
         self._record: ClusterRecord | None = None
         self._log: Log | None = None
         self._membership: Membership | None = None
@@ -48,6 +57,13 @@ class NodeGate:
             fingerprint=self._peer.fingerprint,
             version=self._peer.version,
         )
+
+    def standing(self) -> Standing | None:
+        """How this node's cluster stands, for members of others; None while this node does not know."""
+        if self._log is None or not self._log.state.cluster_id:
+            return None
+        state, status = self._log.state, self._log.status
+        return Standing(state.cluster_id, dissolvable(state), status.quorum and not state.dissolved)
 
     def present(self, fingerprint: str) -> None:
         """This node's certificate is of another CA from now on."""
@@ -90,13 +106,14 @@ class NodeGate:
             raise PermissionError(f"node {node} has left this cluster for good")
         if self._record is not None and peer.state == "member" and peer.cluster_id != self._record.cluster_id:
             self._note_split(node, peer.cluster_id, self._record.cluster_id)
+            self._on_foreign(peer)
             return None
         self._split.pop(node, None)
         if self._record is None:  # of use to form, and to nothing after that
             self._heard.add(node)
         if self._table.learn(peer):
             self._on_news()
-        if self._record is None:
+        if self._record is None or (self._log is not None and self._log.state.dissolved):
             return None
         return Grant(self._record.cluster_id, self._record.genesis, self._record.name, self._leader())
 

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Set
 
 from consensus.state import NodeId
+from discovery.merging import Standing
 from discovery.peer import Hint, Peer
 from discovery.watcher import Watcher
 from node import logs
 from node.peer_table import PeerTable
-from node.peers import REVOKED_STATUS, ClocksDiffer, Greeting, OtherSecret, PeerClient, PeerError, PeerRefused
+from node.peer_words import REVOKED_STATUS, ClocksDiffer, Greeting, OtherSecret, PeerError, PeerRefused
+from node.peers import PeerClient
 
 TICK_SECONDS = 0.25
 AT_ONCE = 4
@@ -72,6 +74,8 @@ class Greeter:
         self._answered: dict[NodeId, float] = {}
         self._at: dict[Place, NodeId] = {}
         self.met: dict[NodeId, Peer] = {}
+        self.standings: dict[NodeId, Standing] = {}
+        """What those of them that belong to other clusters say of theirs."""
         self._spread: frozenset[Hint] = frozenset()
         self._under_way: set[Place] = set()
         self._hold_until = 0.0
@@ -197,12 +201,19 @@ class Greeter:
         self._due[place] = time.monotonic() + (CONNECTED_SECONDS if settled else self._again)
         if greeting.grant is not None:
             self._hold_until = time.monotonic() + HOLD_SECONDS
+        if greeting.standing is not None:
+            self.standings[node] = greeting.standing
+        else:
+            self.standings.pop(node, None)
         self._told(greeting)
 
     def _told(self, greeting: Greeting) -> None:
         """Whom a peer knows are further places to dial, no more: each proves by itself who it is."""
         leader = (greeting.grant.leader,) if greeting.grant is not None and greeting.grant.leader is not None else ()
-        hints = frozenset(hint for peer in (*leader, *greeting.known) for hint in peer.hints)
+        self.hear_of(frozenset(hint for peer in (*leader, *greeting.known) for hint in peer.hints))
+
+    def hear_of(self, hints: frozenset[Hint]) -> None:
+        """Places to greet that authenticated peers have told of."""
         if not hints <= self._spread:
             self._spread = frozenset(sorted(hints | self._spread)[:MAX_SPREAD])
             self._watcher.offer("peers", self._spread)
@@ -216,6 +227,7 @@ class Greeter:
             return
         del self._at[place]
         self.met.pop(node, None)
+        self.standings.pop(node, None)
         self._table.forget(node)
 
     def _say_why(self, place: Place, error: Exception) -> None:

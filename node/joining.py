@@ -16,14 +16,20 @@ from node import logs
 from node.config import Config
 from node.files import write_atomically
 from node.greeter import Greeter
-from node.peers import Grant, PeerClient, PeerError
+from node.peer_words import Grant, PeerError
+from node.peers import PeerClient
 from node.promises import Promises
 from node.slot import GenesisRecord, claim_genesis, read_genesis
 
+RECORD = "cluster.json"
+"""A file in the slot: see `ClusterRecord`."""
 LOG_BEGUN = "raft.begun"
 """A file in the slot: a Raft log has been started here."""
 RECOVERING = "recovering"
 """A file in the slot while `node.recover` rewrites it."""
+BOUND_SECONDS = 15.0
+"""So long a node looks for the cluster in favour of which its own has ended, which may have ended, too; then it goes by
+the rules for all."""
 LOOK_SECONDS = 1.0
 """Before a shared volume is asked to arbitrate, a cluster that exists already gets this long to be seen."""
 
@@ -35,7 +41,7 @@ class CannotStart(Exception):
 
 
 class ClusterRecord(msgspec.Struct, frozen=True):
-    """What a node keeps of the cluster it belongs to, in `cluster.json` of its slot."""
+    """What a node keeps of the cluster it belongs to, in `RECORD` of its slot."""
 
     cluster_id: str
     genesis: NodeId
@@ -44,7 +50,7 @@ class ClusterRecord(msgspec.Struct, frozen=True):
 
 
 def read_record(slot: Path) -> ClusterRecord | None:
-    path = slot / "cluster.json"
+    path = slot / RECORD
     return msgspec.json.decode(path.read_bytes(), type=ClusterRecord) if path.exists() else None
 
 
@@ -82,7 +88,10 @@ class Joiner:
         client: PeerClient,
         heard: Callable[[], frozenset[NodeId]],
         promises: Promises,
+        left: str = "",
+        bound_for: str = "",
     ) -> None:
+        """`left`, `bound_for`: see `FormationView`."""
         self._me = me
         self._config = config
         self._slot = slot
@@ -90,7 +99,9 @@ class Joiner:
         self._client = client
         self._heard = heard
         self._promises = promises
+        self._left, self._bound_for = left, bound_for
         self._said = ""
+        self._refused_since: float | None = None
         self._begun = time.monotonic()
 
     async def settle(self) -> ClusterRecord:
@@ -101,14 +112,12 @@ class Joiner:
         """
         await self._look_around()
         while True:
-            decision = formation.decide(self._view())
+            decision = self._patiently(formation.decide(self._view()))
             match decision:
                 case Resume():
                     record = read_record(self._slot)
                     if record is None:
-                        raise CannotStart(
-                            f"{self._slot} has a Raft log but no cluster.json: restore it or empty the slot"
-                        )
+                        raise CannotStart(f"{self._slot} has a Raft log but no {RECORD}: restore it or empty the slot")
                     return record
                 case Join(peer):
                     record = await self._join(NodeId(peer.id))
@@ -121,10 +130,21 @@ class Joiner:
                     record = await self._propose()
                     if record is not None:
                         return self._keep(record)
-                case Refuse(reason):
-                    raise CannotStart(reason)
+                case Refuse():
+                    raise CannotStart(decision.reason)
                 case Wait(seconds, reason):
                     await self._wait(seconds, reason)
+
+    def _patiently(self, decision: formation.Decision) -> formation.Decision:
+        """A refusal counts once it has lasted for as long as it says."""
+        if not isinstance(decision, Refuse):
+            self._refused_since = None
+            return decision
+        now = time.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if now - self._refused_since >= decision.after:
+            return decision
+        return Wait(formation.RECHECK_SECONDS, decision.reason)
 
     async def _wait(self, seconds: float, reason: str) -> None:
         if reason != self._said:
@@ -167,6 +187,8 @@ class Joiner:
             quiet=quiet,
             quiet_needed=self._config.cluster.quiet,
             named=self._promises.named,
+            left=self._left,
+            bound_for=self._bound_for if time.monotonic() - self._begun < BOUND_SECONDS else "",
         )
 
     def _genesis(self) -> Genesis | None:
@@ -204,6 +226,6 @@ class Joiner:
         return ClusterRecord(cluster_id, self._me, name, how.value)
 
     def _keep(self, record: ClusterRecord) -> ClusterRecord:
-        write_atomically(self._slot / "cluster.json", msgspec.json.encode(record))
+        write_atomically(self._slot / RECORD, msgspec.json.encode(record))
         _log.info("cluster.belongs", cluster=record.cluster_id, genesis=record.genesis, formation=record.formation)
         return record

@@ -12,7 +12,8 @@ from aiohttp import web
 from consensus.ports import Log, MembershipRefused, NoQuorum
 from consensus.state import NodeId
 from node.membership import TRANSFER_SECONDS
-from node.peers import PeerClient, PeerError, PeerRefused, decode
+from node.peer_words import PeerError, PeerRefused, decode
+from node.peers import PeerClient
 
 TRANSFER_PATH, RETIRE_PATH = "/peer/transfer", "/peer/retire"
 BODY_SECONDS = 10.0

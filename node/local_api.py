@@ -19,9 +19,10 @@ from consensus.ports import Batch, CommandRejected, CommandTooLarge, Log, NoQuor
 from consensus.queries import available_holders
 from consensus.state import CommandId, Digest, NodeId
 from node import logs
-from node.blobs import BlobStore, DiskFull, is_digest
+from node.blobs import BlobStore, is_digest
 from node.distribute import NotDurable
-from node.peers import PeerError
+from node.peer_words import PeerError
+from node.room import DiskFull
 from node.view_feed import ViewFeed
 from parvada.schema import Problem
 from serving.stats import StatsReply, StatsReport

@@ -69,35 +69,35 @@ class Membership:
         """A member says that it is about to stop. Returns when it may: True when it is no voter any more, or
         every voter is stopping; False when this node is not the leader or time is up."""
         self._notices[node] = self._clock()
-        self._wake.set()
-        deadline = self._clock() + timeout
-        while self._clock() < deadline:
-            status = self._log.status
-            if status.leader != status.me:
-                return False
+
+        def may_stop(status: LogStatus) -> bool:
             gathered = self._clock() - self._notices.get(node, self._clock()) >= GATHER_SECONDS
-            if gathered and self._nobody_stays(status):
-                return True
-            if gathered and node not in status.voters:
-                await self._note_away(node)
-                return True
-            await asyncio.sleep(0.05)
-        return False
+            return gathered and (self._nobody_stays(status) or node not in status.voters)
+
+        status = await self._lead_until(may_stop, timeout)
+        if status is not None and not self._nobody_stays(status):
+            await self._note_away(node)
+        return status is not None
 
     async def retire(self, node: NodeId, timeout: float) -> bool:
         """A member is about to be removed: take its vote away, in the order that keeps a majority alive, and give it
         none again meanwhile. False when this node is not the leader (any more) or time is up."""
         self._leaving[node] = self._clock()
+        return await self._lead_until(lambda status: node not in status.voters, timeout) is not None
+
+    async def _lead_until(self, reached: Callable[[LogStatus], bool], timeout: float) -> LogStatus | None:
+        """Let the manager act until `reached`: the status for which it was so. None when this node is not the leader
+        (any more) or time is up."""
         self._wake.set()
         deadline = self._clock() + timeout
         while self._clock() < deadline:
             status = self._log.status
             if status.leader != status.me:
-                return False
-            if node not in status.voters:
-                return True
+                return None
+            if reached(status):
+                return status
             await asyncio.sleep(0.05)
-        return False
+        return None
 
     async def _note_away(self, node: NodeId) -> None:
         """At once: its share of blobs and work moves without the wait for a lost node."""

@@ -9,12 +9,16 @@ import msgspec
 from aiohttp import web
 
 from consensus.state import Digest, NodeId
+from discovery.merging import Standing
 from discovery.peer import Peer
 from node import logs
-from node.blobs import BlobStore, DigestMismatch, DiskFull, is_digest
+from node.blob_writer import DigestMismatch
+from node.blobs import BlobStore, is_digest
 from node.peer_port import IDLE_SECONDS, PeerPort, retire_old_connection
+from node.peer_sessions import READ_BUFFER_BYTES, Identity
 from node.peer_table import PeerTable, with_first_address
-from node.peers import MAX_TOLD, READ_BUFFER_BYTES, Grant, Greeting, Identity, MayStop, decode
+from node.peer_words import MAX_TOLD, Grant, Greeting, MayStop, decode
+from node.room import DiskFull
 from node.send_file import send_file
 from node.tls import Revoked
 
@@ -49,6 +53,10 @@ class Gate(Protocol):
     async def join(self, peer: Peer) -> Grant | None:
         """Let a node in, or be ready for it. None while this node is not a member itself. Raises PermissionError
         for a node that must stay outside."""
+        ...
+
+    def standing(self) -> Standing | None:
+        """How the node's cluster stands; None while it does not know."""
         ...
 
     async def stopping(self, node: NodeId, timeout: float) -> bool:
@@ -158,7 +166,8 @@ class PeerApi:
         peer, grant = await self._introduced(request)
         known = self._table.peers() if peer.state == "blank" else ()
         told = tuple(other for other in known if other.id != peer.id)[:MAX_TOLD]
-        return _json(Greeting(self._gate.hello(), grant, told))
+        standing = self._gate.standing() if grant is None and peer.state == "member" else None
+        return _json(Greeting(self._gate.hello(), grant, told, standing))
 
     async def _join(self, request: web.Request) -> web.Response:
         _, grant = await self._introduced(request)

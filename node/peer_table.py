@@ -27,6 +27,7 @@ class PeerTable:
         self._members: dict[NodeId, Peer] = {}
         self._revoked: frozenset[NodeId] = frozenset()
         self._registered = False
+        self._cluster_id = ""
         self._since: dict[NodeId, float] = {}
 
     def learn(self, peer: Peer, address: str | None = None) -> bool:
@@ -46,7 +47,7 @@ class PeerTable:
 
     def follow(self, state: ClusterState, fingerprint: str) -> None:
         """Take over the members of a committed state; the revoked are forgotten."""
-        self._revoked = frozenset(state.revoked)
+        self._revoked, self._cluster_id = frozenset(state.revoked), state.cluster_id
         others = (member for member in state.members.values() if member.id not in {self._me, *self._revoked})
         made = {member.id: _peer_of(member, state.cluster_id, fingerprint) for member in others}
         self._members = {node: peer for node, peer in made.items() if peer is not None}
@@ -76,9 +77,15 @@ class PeerTable:
 
     def raft_peers(self) -> Mapping[NodeId, PeerAddress]:
         """For `Log.set_peers`: members, and greeted nodes, which may be about to join. Until this node is a member
-        itself, those that it has greeted: all others would refuse it, after a handshake each time."""
+        itself, those that it has greeted: all others would refuse it, after a handshake each time. Members of another
+        cluster have a log of their own."""
         nodes = {*self._members, *self._greeted} if self._registered else {*self._greeted}
-        return {node: self._raft_address(node) for node in nodes}
+        return {node: self._raft_address(node) for node in nodes if not self._is_foreign(node)}
+
+    def _is_foreign(self, node: NodeId) -> bool:
+        """By its own word, the last time that it was greeted."""
+        said = self._greeted.get(node)
+        return bool(said and said.cluster_id and self._cluster_id and said.cluster_id != self._cluster_id)
 
     def peers(self) -> tuple[Peer, ...]:
         """All known nodes but this one, as they are told to others."""

@@ -1,146 +1,55 @@
 """Calls to other nodes: HTTP over mutual TLS, every call to a node id, whichever of its addresses answers."""
 
 import contextlib
-import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol, TypeVar
 
 import aiohttp
 import msgspec
 
 from consensus.state import NodeId
 from discovery.peer import Peer
-from node.peer_connector import PeerConnector, WrongPeer
+from node.peer_connector import WrongPeer
+from node.peer_sessions import CALL_SECONDS, CONNECT_SECONDS, Identity, PeerSessions
 from node.peer_table import PeerTable
+from node.peer_words import (
+    ClocksDiffer,
+    Grant,
+    Greeting,
+    MayStop,
+    OtherSecret,
+    PeerRefused,
+    PeerUnreachable,
+    decode,
+)
 from node.tls import clock_reason, secret_reason
 
-CONNECT_SECONDS = 1.0
-"""For TCP and TLS to one address, before the next is tried."""
 READ_SECONDS = 10.0
 """A peer that sends nothing for so long is given up."""
-CALL_SECONDS = 10.0
-"""For a small call in all."""
 MAX_ANSWER_BYTES = 1024 * 1024
-READ_BUFFER_BYTES = 512 * 1024
 GREETING_SECONDS = 5.0
 """For a greeting in all, handshake included: as long as the other side gives a handshake. A stopped process takes the
 connection and says nothing; a machine on which many nodes start at once is slow, and asking again makes it slower."""
 
-REVOKED_STATUS = 410
-"""What a member answers to a node that was removed for good: "gone", and not coming back."""
-
-T = TypeVar("T")
-
-
-class PeerError(Exception):
-    """Root of the errors of calls to peers."""
-
-
-class PeerUnreachable(PeerError):
-    """No address of the node answers, or the connection broke. Nothing is known about the call's effect."""
-
-
-class ClocksDiffer(PeerUnreachable):
-    """A peer's certificate is outside its time by this node's clock, or ours by the peer's."""
-
-
-class OtherSecret(PeerUnreachable):
-    """A node answered that has another cluster secret."""
-
-
-class PeerRefused(PeerError):
-    """The node answered with an error."""
-
-    def __init__(self, node: str, status: int, reason: str) -> None:
-        super().__init__(f"node {node} answered {status}: {reason}")
-        self.status = status
-        self.reason = reason
-
-
-class Identity(Protocol):
-    """What is needed of `node.pki.Identity`."""
-
-    def client_context(self) -> ssl.SSLContext: ...
-
-    def server_context(self) -> ssl.SSLContext: ...
-
-    def identify(self, der: bytes | None) -> NodeId: ...
-
-
-class Grant(msgspec.Struct, frozen=True):
-    """The answer to a node that asks to join."""
-
-    cluster_id: str
-    genesis: str
-    name: str
-    leader: Peer | None = None
-    """Who must know the newcomer before its registration can be committed; None if it is who answers, or unknown."""
-
-
-class Greeting(msgspec.Struct, frozen=True):
-    """The answer to a node that says who and where it is."""
-
-    peer: Peer
-    grant: Grant | None = None
-    """How to join, from a member of the greeter's cluster or to a blank greeter."""
-    known: tuple[Peer, ...] = ()
-    """Others that a blank greeter may want to know, at most `MAX_TOLD`."""
-
-
-MAX_TOLD = 64
-"""Of them one is enough to get in; the members' own log says where the rest are."""
-
-
-class MayStop(msgspec.Struct, frozen=True):
-    """The leader's answer to a notice of stopping."""
-
-    may_stop: bool
-
 
 class PeerClient:
-    """One HTTP session a peer, made at the first call and kept."""
+    """What this node asks of others, by their ids."""
 
     def __init__(self, identity: Identity, table: PeerTable) -> None:
-        self._identity = identity
+        self._sessions = PeerSessions(identity)
         self._table = table
-        self._sessions: dict[NodeId, aiohttp.ClientSession] = {}
-        self._retired: list[tuple[NodeId, aiohttp.ClientSession]] = []
-        self._under_way: Counter[aiohttp.ClientSession] = Counter()
 
     async def disconnect(self, node: NodeId) -> None:
         """Cut every connection to `node`; calls that are under way raise PeerUnreachable."""
-        gone = [session for other, session in (*self._sessions.items(), *self._retired) if other == node]
-        self._sessions.pop(node, None)
-        self._retired = [each for each in self._retired if each[0] != node]
-        for session in gone:
-            await session.close()
+        await self._sessions.disconnect(node)
 
     async def renew(self) -> None:
         """Every call from here on has a connection with today's certificate; those under way keep theirs."""
-        self._retired += self._sessions.items()
-        self._sessions = {}
-        await self._close_retired()
-
-    async def _close_retired(self) -> None:
-        """Of the sessions that were put away, those in which nothing is under way any more."""
-        for node, session in [each for each in self._retired if not self._under_way[each[1]]]:
-            if (node, session) in self._retired:  # another call may be at this, too
-                self._retired.remove((node, session))
-                await session.close()
+        await self._sessions.renew()
 
     async def close(self) -> None:
-        sessions = [*self._sessions.values(), *(session for _, session in self._retired)]
-        self._sessions, self._retired = {}, []
-        for session in sessions:
-            await session.close()
+        await self._sessions.close()
 
     # ------------------------------------------------------------ small calls
-    async def hello(self, address: str, port: int) -> Peer:
-        """Who is there? Over mutual TLS, so the answer is that node's own. Raises PeerError, ValueError."""
-        met, body = await self._ask_stranger("GET", f"https://{address}:{port}/peer/hello")
-        return _own_word(met, decode(body, Peer))
-
     async def greet(self, address: str, port: int, me: Peer, last: NodeId | None = None) -> Greeting:
         """Say who and where we are, and hear who is there: one handshake, and both know. It is kept for the next
         greeting, and for other calls; `last` is who answered there before.
@@ -148,22 +57,19 @@ class PeerClient:
         Raises PeerError, ValueError.
         """
         url, body = f"https://{address}:{port}/peer/greet", msgspec.json.encode(me)
-        if last is not None and (known := self._sessions.get(last)) is not None:
-            async with self._using(known):
+        if last is not None and (known := self._sessions.kept(last)) is not None:
+            async with self._sessions.using(known):
                 greeting = decode(await self._read_stranger(known, "POST", url, body), Greeting)
             _own_word(last, greeting.peer)
             return greeting
-        connector = self._connector(None)
-        session: aiohttp.ClientSession | None = self._session_over(connector)
+        session, connector = self._sessions.to_stranger()
+        kept = False
         try:
-            assert session is not None  # noqa: S101  for the type checker
             greeting = decode(await self._read_stranger(session, "POST", url, body), Greeting)
             node = NodeId(_own_word(connector.met, greeting.peer).id)
-            if node not in self._sessions:
-                connector.pin()
-                self._sessions[node], session = session, None
+            kept = self._sessions.keep(node, session, connector)
         finally:
-            if session is not None:
+            if not kept:
                 await session.close()
         return greeting
 
@@ -218,8 +124,8 @@ class PeerClient:
         reads, raises PeerUnreachable: the call is not repeated, as its effect is unknown.
         """
         limits = timeout or aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        session = self._session(node)
-        async with self._using(session):
+        session = self._sessions.to(node)
+        async with self._sessions.using(session):
             response = await self._first_answer(session, node, method, path, data, dict(headers or {}), limits)
             try:
                 yield response
@@ -227,18 +133,6 @@ class PeerClient:
                 raise PeerUnreachable(f"the connection to node {node} broke: {_reason(error)}") from error
             finally:
                 response.release()
-
-    @contextlib.asynccontextmanager
-    async def _using(self, session: aiohttp.ClientSession) -> AsyncIterator[None]:
-        """A session that is put away meanwhile is closed after this."""
-        self._under_way[session] += 1
-        try:
-            yield
-        finally:
-            self._under_way[session] -= 1
-            if not self._under_way[session]:
-                del self._under_way[session]
-                await self._close_retired()
 
     async def _first_answer(
         self,
@@ -261,13 +155,6 @@ class PeerClient:
                 raise PeerUnreachable(f"the call to node {node} at {address} failed: {_reason(error)}") from error
         raise PeerUnreachable(f"node {node} cannot be reached ({'; '.join(failures) or 'no address is known'})")
 
-    async def _ask_stranger(self, method: str, url: str, data: bytes | None = None) -> tuple[NodeId | None, bytes]:
-        """Who answered there, by its certificate, and what it said."""
-        connector = self._connector(None)
-        async with self._session_over(connector) as session:
-            body = await self._read_stranger(session, method, url, data)
-        return connector.met, body
-
     async def _read_stranger(self, session: aiohttp.ClientSession, method: str, url: str, data: bytes | None) -> bytes:
         limits = aiohttp.ClientTimeout(total=GREETING_SECONDS)
         try:
@@ -282,32 +169,6 @@ class PeerClient:
             if said := secret_reason(error):
                 raise OtherSecret(f"{url}: {said}") from error
             raise PeerUnreachable(f"{url}: {_reason(error)}") from error
-
-    def _session(self, node: NodeId) -> aiohttp.ClientSession:
-        found = self._sessions.get(node)
-        if found is None:
-            found = self._sessions[node] = self._session_over(self._connector(node))
-        return found
-
-    def _connector(self, node: NodeId | None) -> PeerConnector:
-        return PeerConnector(self._identity.client_context(), self._identity.identify, node)
-
-    def _session_over(self, connector: PeerConnector) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_BUFFER_BYTES,
-        )
-
-
-def decode(body: bytes, form: type[T]) -> T:
-    """What a peer sent as JSON. Raises ValueError for everything else, however deeply nested."""
-    try:
-        return msgspec.json.decode(body, type=form)
-    except RecursionError as error:
-        raise ValueError("the JSON is nested too deeply") from error
 
 
 async def _read_small(response: aiohttp.ClientResponse, asked: str) -> bytes:

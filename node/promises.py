@@ -14,7 +14,7 @@ from consensus.state import NodeId
 from discovery.promises import Ask, Founding, Promised, Vote, answer, choose, next_ballot, quorum_of, vote
 from node import logs
 from node.files import write_atomically
-from node.peers import PeerError, decode
+from node.peer_words import PeerError, decode
 
 PATH = "/peer/promise"
 FILE = "promise.json"

@@ -10,7 +10,8 @@ from consensus.state import Member, MemberStatus
 from node import logs
 from node.gate import NodeGate
 from node.joining import ClusterRecord
-from node.peers import PeerClient, PeerError
+from node.peer_words import PeerError
+from node.peers import PeerClient
 
 CHECK_SECONDS = 2.0
 PROPOSE_SECONDS = 5.0
@@ -42,7 +43,7 @@ class Registration:
     async def _register(self) -> None:
         state = self._log.state
         if self._record.genesis == self._me.id and not state.cluster_id:
-            named = NameCluster(self._record.cluster_id, self._record.name)
+            named = NameCluster(self._record.cluster_id, self._record.name, self._record.formation)
             await self._log.propose(named, actor=self._me.name, timeout=PROPOSE_SECONDS)
         known = state.members.get(self._me.id)
         if known is None or self._differs(known):

@@ -13,13 +13,14 @@ from consensus.ports import Log, LogError
 from consensus.queries import available_holders, serving_digests
 from consensus.state import ClusterState, Digest, NodeId
 from node import logs
-from node.blobs import BlobStore, DiskFull
+from node.blobs import BlobStore
 from node.garbage import Garbage
 from node.pace import Pace
-from node.peers import PeerError
+from node.peer_words import PeerError
 from node.placement import ranking
 from node.progress import Progress
 from node.repair import Placement, Plan, lost, plan
+from node.room import DiskFull
 
 log = logs.get("node.replicator")
 

@@ -17,7 +17,7 @@ from consensus.rotation import holders
 from consensus.state import NodeId, RotationPhase
 from node import logs
 from node.keyring import Keyring
-from node.peers import PeerError
+from node.peer_words import PeerError
 from node.rotation_plan import Confirm, Fetch, Nothing, Present, Retire, Step, next_step
 from node.secret import SECRET_BYTES, SecretError, digest_of, parse_secret
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from consensus.state import Digest
 from node import logs
-from node.blobs import CHUNK_BYTES, BlobMissing, BlobStore
+from node.blob_writer import CHUNK_BYTES
+from node.blobs import BlobMissing, BlobStore
 
 log = logs.get("node.scrub")
 

@@ -9,9 +9,12 @@ import aiohttp
 
 from consensus.state import Digest, NodeId
 from node import logs
-from node.blobs import CHUNK_BYTES, BlobStore, BlobWriter, DigestMismatch
+from node.blob_writer import CHUNK_BYTES, BlobWriter, DigestMismatch
+from node.blobs import BlobStore
 from node.pace import Pace
-from node.peers import CONNECT_SECONDS, READ_SECONDS, PeerClient, PeerError, PeerRefused, PeerUnreachable
+from node.peer_sessions import CONNECT_SECONDS
+from node.peer_words import PeerError, PeerRefused, PeerUnreachable
+from node.peers import READ_SECONDS, PeerClient
 
 log = logs.get("node.transfer")
 

@@ -77,7 +77,10 @@ def _alarms(ports: Ports, nodes: list[schema.Node]) -> list[schema.Alarm]:
         alarms.append(schema.Alarm(code="disk_full", since=now, message=message))
     if split := ports.split():
         clusters = ", ".join(sorted(set(split.values())))
-        message = f"{len(split)} nodes with this secret belong to another cluster ({clusters}): stop one of the two"
+        message = (
+            f"{len(split)} nodes with this secret belong to another cluster ({clusters}): one that was formed in "
+            "development mode and holds nothing ends by itself within seconds, else stop one"
+        )
         alarms.append(schema.Alarm(code="split", since=now, message=message))
     if (unfinished := secret.alarm(ports.log.state)) is not None:
         alarms.append(unfinished)

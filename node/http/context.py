@@ -10,7 +10,7 @@ from aiohttp import web
 from consensus.messages import BeginRotation
 from consensus.ports import Log
 from consensus.state import Digest, NodeId
-from node.blobs import BlobWriter, StoredBlob
+from node.blob_writer import BlobWriter, StoredBlob
 from node.history import History
 from node.room import Room
 from parvada import schema

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from consensus.ports import CommandRejected, CommandTooLarge, MembershipRefused, NoQuorum
 from node import logs
-from node.blobs import BlobError, DiskFull
 from node.distribute import NotDurable
 from node.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
-from node.peers import PeerError
+from node.peer_words import PeerError
+from node.room import BlobError, DiskFull
 from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 from serving.errors import Unauthenticated
 from serving.problems import from_http, problem
@@ -62,6 +62,7 @@ _REJECTED: Mapping[str, int] = {
     "stale_epoch": 409,
     "in_use": 409,
     "revoked": 403,
+    "dissolved": 503,
     "invalid": 400,
 }
 

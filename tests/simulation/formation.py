@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from discovery.formation import Form, FormationView, Genesis, Join, Propose, Refuse, Wait, decide
+from discovery.merging import Standing, abandoned_for, ends_for
 from discovery.peer import Peer
 from discovery.promises import Ask, Founding, Promised, Vote, answer, choose, next_ballot, quorum_of, vote
 
 TICK = 0.5
 QUIET = 5.0
+BOUND_SECONDS = 15.0
 RULES = ("volume", "expected", "development")
 
 
 class Node:
-    """`promised` and `cluster` are on disk; everything else is gone after a crash."""
+    """`promised`, `cluster`, `left` and `bound_for` are on disk; everything else is gone after a crash."""
 
     def __init__(self, ident: str, starts: float) -> None:
         self.id, self.starts = ident, starts
         self.promised = Promised()
-        self.cluster = ""
+        self.cluster = self.left = self.bound_for = ""
         self.met: dict[str, float] = {}
         self.newest = starts
         self.rests_until = 0.0
@@ -44,8 +46,13 @@ class World:
         self.loss = self.rng.uniform(0.0, 0.15)
         self.genesis: Genesis | None = None
         self.formed: list[str] = []
+        self.ended: dict[str, str] = {}
+        """Clusters that have ended (which a majority of their members agreed to), and in favour of which one."""
+        self.full: set[str] = set()
+        """Clusters that somebody has put something in."""
         self.refused: list[Refused] = []
         self.crashes = crashes
+        self.joined: dict[str, set[str]] = {node: set() for node in ids}
         self.now = 0.0
         self._peers: dict[str, Peer] = {}
 
@@ -56,9 +63,13 @@ class World:
         self.side = dict.fromkeys(self.nodes, 0)
         self.loss = 0.0
 
-    def run(self, until: float) -> None:
-        while self.now < until and not all(node.cluster for node in self.nodes.values()):
+    def run(self, until: float, clusters: int = 0) -> None:
+        """Until all belong to a cluster, and there are no more than so many where it says so."""
+        while self.now < until and not self._done(clusters):
             self.tick()
+
+    def _done(self, clusters: int) -> bool:
+        return all(node.cluster for node in self.nodes.values()) and (not clusters or len(self.clusters) <= clusters)
 
     def tick(self) -> None:
         """Every node looks around once and does what the rules say."""
@@ -75,13 +86,16 @@ class World:
 
     # ---- one node's turn
     def _turn(self, node: Node) -> None:
-        if self.now < max(node.starts, node.rests_until) or node.cluster:
+        if self.now < max(node.starts, node.rests_until):
             return
         self._greet(node)
+        if node.cluster:
+            self._compare(node)
+            return
         decision = decide(self._view(node))
         match decision:
             case Join(peer):
-                node.cluster = self.nodes[peer.id].cluster
+                self._belong(node, self.nodes[peer.id].cluster)
             case Form():
                 self._form(node, self.genesis.cluster_id if self.genesis else f"{self.rng.getrandbits(128):032x}")
             case Propose():
@@ -91,9 +105,44 @@ class World:
             case Wait():
                 pass
 
+    # ---- clusters that meet
+    def _compare(self, node: Node) -> None:
+        """What `node.dissolution` does. A cluster's log is one fact of the world here: what most members agreed to."""
+        own = self._standing(node.cluster)
+        others = {self.nodes[other].cluster for other in node.met} - {"", node.cluster}
+        if node.cluster in self.ended:
+            if self.rng.random() < 0.8:  # or it has slept through it so far
+                self._leave(node, self.ended[node.cluster])
+        elif own.quorum and (into := ends_for(own, map(self._standing, sorted(others)))):
+            self.ended[node.cluster] = into
+        else:
+            elsewhere = {other: self.nodes[other].cluster for other in node.met if self.nodes[other].cluster in others}
+            if into := abandoned_for(own, self._voters(node.cluster), elsewhere):
+                self._leave(node, into)
+
+    def _standing(self, cluster: str) -> Standing:
+        present = [node for node in self.nodes.values() if node.cluster == cluster]
+        quorum = cluster not in self.ended and 2 * len(present) > len(self._voters(cluster))
+        return Standing(cluster, self.rule == "development" and cluster not in self.full, quorum)
+
+    def _voters(self, cluster: str) -> frozenset[str]:
+        return frozenset(node for node, joined in self.joined.items() if cluster in joined)
+
+    def _leave(self, node: Node, into: str) -> None:
+        node.left, node.bound_for, node.cluster = node.cluster, into, ""
+        node.starts = self.now + self.rng.uniform(0.5, 2.0)
+        node.newest = node.starts
+        node.met.clear()
+
     def _form(self, node: Node, cluster: str) -> None:
         self.formed.append(cluster)
-        node.cluster = cluster
+        self._belong(node, cluster)
+
+    def _belong(self, node: Node, cluster: str) -> None:
+        if cluster and cluster not in self.ended:
+            node.cluster = cluster
+            self.joined[node.id].add(cluster)
+            node.left = node.bound_for = ""
 
     def _greet(self, node: Node) -> None:
         for other in self.nodes.values():
@@ -121,6 +170,8 @@ class World:
             quiet=self.now - node.newest,
             quiet_needed=QUIET,
             named=node.promised.value.node_id if node.promised.value else "",
+            left=node.left,
+            bound_for=node.bound_for if self.now - node.starts < BOUND_SECONDS else "",
         )
 
     def _claim(self, node: Node) -> Genesis:

@@ -10,6 +10,8 @@ from tui.widgets.panel import Panel
 
 _WORDS = {
     "cluster.named": "cluster formed",
+    "cluster.level_raised": "feature level raised",
+    "cluster.dissolved": "cluster ended in favour of another",
     "member.joined": "joined",
     "member.updated": "has new addresses",
     "member.removed": "left for good",

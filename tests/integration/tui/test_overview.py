@@ -123,6 +123,13 @@ async def test_a_dead_node_a_lost_quorum_and_alarms_are_loud() -> None:
             assert "1m15" in text, "how long the dead node is away"
 
 
+async def test_a_raised_level_is_told_in_words() -> None:
+    with node() as first:
+        first.events.append(event_block(8, "cluster.level_raised", "parvada", level=2, before=1))
+        async with app_for(first.url).run_test(size=(120, 35)) as pilot:
+            await shown(pilot, "feature level raised  parvada  level 2  before 1")
+
+
 async def test_moves_to_another_node_by_itself_and_says_so() -> None:
     with node(1) as first, node(2) as second:
         async with app_for(first.url, second.url).run_test(size=(100, 30)) as pilot:

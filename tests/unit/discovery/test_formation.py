@@ -29,10 +29,12 @@ def view(
     expect: int = 0,
     quiet: float = 60.0,
     named: str = "",
+    left: str = "",
+    bound_for: str = "",
 ) -> FormationView:
     """By default everybody confirms and it has long been quiet: what would form, forms."""
     sees_me = frozenset(peer.id for peer in peers) if confirmed is None else frozenset(confirmed)
-    return FormationView(me, has_log, peers, sees_me, genesis, expect, quiet, quiet_needed=5.0, named=named)
+    return FormationView(me, has_log, peers, sees_me, genesis, expect, quiet, 5.0, named, left, bound_for)
 
 
 MINE, OTHERS = Genesis(B, "1"), Genesis(A, "1")
@@ -51,6 +53,11 @@ MINE, OTHERS = Genesis(B, "1"), Genesis(A, "1")
         (view(B, member(D), member(C)), Join(member(C))),
         (view(B, member(C), member(D), genesis=Genesis(D, "1")), Join(member(D))),
         (view(B, member(C, "2"), member(D, "1"), genesis=OTHERS), Join(member(D, "1"))),
+        # A node whose cluster has ended: into the other one, and not back into the old.
+        (view(B, member(A, "1"), member(C, "2"), left="1", bound_for="2"), Join(member(C, "2"))),
+        (view(B, member(A, "3"), member(C, "2"), left="1", bound_for="2"), Join(member(C, "2"))),
+        (view(B, member(A, "1"), member(C, "2"), left="1"), Join(member(C, "2"))),
+        (view(A, blank(B), left="1"), Form(How.DEVELOPMENT)),
         # Rule 1: the volume arbitrates.
         (view(genesis=MINE, quiet=0.0), Form(How.VOLUME)),
         (view(B, blank(A), blank(C), genesis=MINE, quiet=0.0, confirmed=()), Form(How.VOLUME)),
@@ -81,6 +88,8 @@ def test_decides(case: FormationView, expected: Decision) -> None:
         (view(B, blank(A)), f"node {A} has the lowest id"),
         (view(B, blank(A), confirmed=()), f"node {A} has the lowest id"),
         (view(A, blank(B), blank(C), confirmed=[B]), f"node {C} is in sight but has not reached"),
+        (view(B, member(A, "1"), left="1", bound_for="2"), "in favour of 2, of which none is in sight"),
+        (view(B, member(A, "3"), left="1", bound_for="2"), "in favour of 2, of which none is in sight"),
     ],
 )
 def test_waits_and_says_for_whom(case: FormationView, reason: str) -> None:

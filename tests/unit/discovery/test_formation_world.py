@@ -38,18 +38,42 @@ def test_a_partition_at_the_start_never_makes_two(rule: str) -> None:
     assert formed_early, "no seed formed during its partition: this test would see nothing"
 
 
-def test_development_mode_forms_one_a_side_and_says_so_afterwards() -> None:
-    """What DESIGN.md warns of; nothing is merged by itself."""
+def apart(seed: int, sides: int) -> World:
+    """Development mode, each side for itself until it has formed; then healed."""
+    world = World(seed, "development", 9)
+    world.loss = 0.0
+    world.partition(sides)
+    world.run(30.0)
+    assert len(world.formed) == len(world.clusters) == len(set(world.side.values()))
+    world.heal()
+    return world
+
+
+def test_development_mode_forms_one_a_side_which_become_one_again_while_they_are_bare() -> None:
     for seed in SEEDS:
-        world = World(seed, "development", 8)
-        world.loss = 0.0
-        world.partition(2)
-        world.run(30.0)
-        assert len(world.formed) == len(set(world.side.values()))
+        world = apart(seed, 2 + seed % 3)
+        world.run(150.0, clusters=1)
+        assert len(world.clusters) == 1, seed
+        assert world.clusters <= set(world.formed), seed
+        assert not world.clusters & world.ended.keys(), seed
+
+
+def test_a_cluster_that_holds_something_outlives_all_that_do_not() -> None:
+    for seed in SEEDS:
+        world = apart(seed, 2 + seed % 3)
+        world.full = {sorted(world.clusters)[seed % len(world.clusters)]}
+        world.run(150.0, clusters=1)
+        assert world.clusters == world.full, seed
+
+
+def test_two_clusters_that_hold_something_stay_as_they_are() -> None:
+    for seed in SEEDS:
+        world = apart(seed, 2)
+        world.full = set(world.clusters)
         before = {node.id: node.cluster for node in world.nodes.values()}
-        world.heal()
-        world.run(40.0)
-        assert before == {node.id: node.cluster for node in world.nodes.values()}
+        world.run(world.now + 20.0, clusters=1)
+        assert before == {node.id: node.cluster for node in world.nodes.values()}, seed
+        assert not world.ended
 
 
 def test_more_nodes_than_expected_refuse_rather_than_form_two() -> None:

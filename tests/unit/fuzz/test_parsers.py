@@ -20,7 +20,7 @@ from discovery.peer import Peer, from_txt, to_txt
 from node.beacon import NodeBeacon, all_rows, decode_all, encode
 from node.leadership import LeaderCall
 from node.machine import Sample
-from node.peers import Grant, MayStop, decode
+from node.peer_words import Grant, MayStop, decode
 from node.pki import Authority, Identity, NodeKey
 from serving.stats import to_loads
 from tests.unit.fuzz import examples

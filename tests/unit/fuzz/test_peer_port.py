@@ -6,9 +6,11 @@ import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
+from discovery.peer import Peer
 from node import peer_api, peer_port
 from tests.unit.fuzz import examples
 from tests.unit.node.fabric import Node, fabric
@@ -48,7 +50,10 @@ async def drain(reader: asyncio.StreamReader, seconds: float = ANSWER_SECONDS) -
 
 
 async def is_well(caller: Node, callee: Node) -> None:
-    assert await caller.peers.hello("127.0.0.1", callee.port) == callee.hello()
+    async with connected(caller, callee) as (reader, writer):
+        writer.write(HELLO.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        answer = await drain(reader)
+    assert msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=Peer) == callee.hello()
 
 
 # ---------------------------------------------------------------- bad requests

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from node.peers import PeerRefused
+from node.peer_words import PeerRefused
 from node.ring import Ring, decode_ring
 from node.rotation import PATH, _checked
 from node.secret import SecretError, digest_of, parse_secret

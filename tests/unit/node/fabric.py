@@ -9,7 +9,8 @@ from discovery.peer import Peer
 from node.blobs import BlobStore
 from node.peer_api import PeerApi
 from node.peer_table import PeerTable
-from node.peers import Grant, PeerClient
+from node.peer_words import Grant
+from node.peers import PeerClient
 from node.pki import Authority, Identity, NodeKey
 from node.transfer import Transfer
 
@@ -46,6 +47,9 @@ class Node:
         await self.transfer.stop()
         await self.peers.close()
         await self.api.stop()
+
+    def standing(self) -> None:
+        """It meets no other cluster."""
 
     def hello(self) -> Peer:
         return Peer(

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from consensus.state import Digest
-from node.blobs import BlobMissing, BlobStore, DigestMismatch, DiskFull
-from node.room import Limits
+from node.blob_writer import DigestMismatch
+from node.blobs import BlobMissing, BlobStore
+from node.room import DiskFull, Limits
 
 CONTENT = b"parquet" * 1000
 

@@ -1,12 +1,16 @@
 """A member of another cluster under the same secret is noticed on both sides, and let in on neither."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Literal, cast
 
 import pytest
+from msgspec.structs import replace
 
+from consensus.members import DEVELOPMENT
 from consensus.ports import Log
 from consensus.state import ClusterState, NodeId
+from discovery.merging import Standing
 from discovery.peer import Peer
 from node.gate import SPLIT_SECONDS, NodeGate
 from node.joining import ClusterRecord
@@ -14,13 +18,16 @@ from node.membership import Membership
 from node.peer_table import PeerTable
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
+EMPTY = ClusterState()
+BARE = ClusterState(cluster_id="1", formation=DEVELOPMENT)
 
 
 class StateOnly:
     """All that the gate asks of a log here."""
 
-    state = ClusterState()
-    status = SimpleNamespace(leader=None)
+    def __init__(self, state: ClusterState) -> None:
+        self.state = state
+        self.status = SimpleNamespace(leader=None, quorum=True)
 
 
 def peer(node: NodeId, cluster: str) -> Peer:
@@ -28,9 +35,11 @@ def peer(node: NodeId, cluster: str) -> Peer:
     return Peer(node, ("10.0.0.1",), 7443, 7444, 8080, state, cluster, "f" * 16, "0.1.0")
 
 
-def member_of(cluster: str) -> NodeGate:
-    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None)
-    gate.belongs(ClusterRecord(cluster, ME, "parvada", "volume"), cast(Log, StateOnly()), cast(Membership, None))
+def member_of(
+    cluster: str, state: ClusterState = EMPTY, on_foreign: Callable[[Peer], None] = lambda _: None
+) -> NodeGate:
+    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None, on_foreign)
+    gate.belongs(ClusterRecord(cluster, ME, "parvada", "volume"), cast(Log, StateOnly(state)), cast(Membership, None))
     return gate
 
 
@@ -66,7 +75,7 @@ async def test_other_clusters_that_are_gone_are_forgotten(monkeypatch: pytest.Mo
 async def test_a_grant_names_the_leader_and_a_node_is_no_peer_of_itself() -> None:
     table, leads = PeerTable(ME), peer(OTHER, "1")
     gate = NodeGate(peer(ME, ""), table, lambda: None)
-    log = StateOnly()
+    log = StateOnly(EMPTY)
     log.status = SimpleNamespace(leader=OTHER)
     gate.belongs(ClusterRecord("1", ME, "parvada", "volume"), cast(Log, log), cast(Membership, None))
     table.learn(leads)
@@ -75,3 +84,29 @@ async def test_a_grant_names_the_leader_and_a_node_is_no_peer_of_itself() -> Non
     assert granted.leader == leads
     assert await gate.join(gate.hello()) is None, "a seed may lead back to this node"
     assert ME not in gate.heard()
+
+
+async def test_a_member_of_another_cluster_is_greeted_in_turn() -> None:
+    told: list[Peer] = []
+    gate = member_of("1", on_foreign=told.append)
+    await gate.join(peer(OTHER, "2"))
+    await gate.join(peer(OTHER, "1"))
+    assert told == [peer(OTHER, "2")]
+
+
+@pytest.mark.parametrize(
+    ("state", "standing"),
+    [
+        (EMPTY, None),
+        (BARE, Standing("1", dissolvable=True, quorum=True)),
+        (replace(BARE, formation="volume"), Standing("1", dissolvable=False, quorum=True)),
+        (replace(BARE, dissolved="2"), Standing("1", dissolvable=True, quorum=False)),
+    ],
+)
+async def test_how_the_cluster_stands(state: ClusterState, standing: Standing | None) -> None:
+    assert member_of("1", state).standing() == standing
+
+
+async def test_nobody_is_let_into_a_cluster_that_has_ended() -> None:
+    assert await member_of("1", BARE).join(peer(OTHER, "")) is not None
+    assert await member_of("1", replace(BARE, dissolved="2")).join(peer(OTHER, "")) is None

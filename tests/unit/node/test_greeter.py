@@ -10,11 +10,13 @@ from immutables import Map
 from msgspec.structs import replace
 
 from consensus.state import ClusterState, Member, NodeId
+from discovery.merging import Standing
 from discovery.peer import Hint, Peer
 from discovery.watcher import Watcher
 from node.greeter import AGAIN_SECONDS, Greeter, again_after
 from node.peer_table import PeerTable
-from node.peers import Grant, Greeting, PeerClient, PeerUnreachable
+from node.peer_words import Grant, Greeting, PeerUnreachable
+from node.peers import PeerClient
 from tests.unit.node.wait import eventually
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
@@ -200,3 +202,37 @@ def test_until_it_is_a_member_a_node_dials_only_whom_it_has_greeted() -> None:
     assert set(table.raft_peers()) == {OTHER}
     table.follow(state_of(ME, OTHER, third), "f" * 16)
     assert set(table.raft_peers()) == {OTHER, third}
+
+
+def test_raft_leaves_the_members_of_other_clusters_alone() -> None:
+    table = PeerTable(ME)
+    third = NodeId("c" * 32)
+    table.follow(replace(state_of(ME, OTHER), cluster_id="c0ffee"), "f" * 16)
+    table.learn(peer(OTHER))
+    table.learn(replace(peer(third), cluster_id="bee"))
+    assert set(table.raft_peers()) == {OTHER}
+    table.learn(peer(third, "blank"))
+    assert set(table.raft_peers()) == {OTHER, third}, "it has started anew and may be about to join"
+
+
+async def test_how_another_cluster_stands_is_known_for_as_long_as_its_member_is_in_sight() -> None:
+    scene = Scene()
+    other = Standing("bee", dissolvable=True, quorum=True)
+    scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
+    await scene.greeter.greet_due()
+    assert scene.greeter.standings == {OTHER: other}
+    scene.client.answers = {}
+    await scene.greeter._greet(*PLACE)
+    assert scene.greeter.standings == {}, "it belongs to this node's cluster now"
+
+
+async def test_a_member_that_is_out_of_sight_speaks_for_its_cluster_no_more() -> None:
+    scene = Scene()
+    other = Standing("bee", dissolvable=True, quorum=True)
+    scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
+    await scene.greeter.greet_due()
+    scene.client.dead = {PLACE[1]}
+    scene.greeter._answered[OTHER] -= 60
+    await scene.greeter._greet(*PLACE)
+    await scene.greeter._greet(*PLACE)
+    assert scene.greeter.standings == {}

@@ -14,12 +14,13 @@ import pytest
 from immutables import Map
 
 from consensus.state import ClusterState, Digest, Member, NodeId
+from discovery.peer import Peer
 from node import peers
-from node.blobs import BlobWriter
+from node.blob_writer import BlobWriter
 from node.pace import Pace
 from node.peer_connector import PeerConnector
 from node.peer_table import PeerTable
-from node.peers import PeerRefused, PeerUnreachable
+from node.peer_words import PeerRefused, PeerUnreachable
 from node.room import Limits
 from node.transfer import NoHolder
 from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
@@ -66,18 +67,20 @@ async def test_no_certificate_no_answer(nodes: list[Node]) -> None:
 
 async def test_another_secret_gets_nowhere_in_either_direction(nodes: list[Node], stranger: Node) -> None:
     with pytest.raises(PeerUnreachable):
-        await stranger.peers.hello("127.0.0.1", nodes[0].port)
+        await stranger.peers.greet("127.0.0.1", nodes[0].port, stranger.hello())
     with pytest.raises(PeerUnreachable):
-        await nodes[0].peers.hello("127.0.0.1", stranger.port)
+        await nodes[0].peers.greet("127.0.0.1", stranger.port, nodes[0].hello())
 
 
 async def test_hello_tells_who_is_there(nodes: list[Node]) -> None:
-    assert await nodes[0].peers.hello("127.0.0.1", nodes[1].port) == nodes[1].hello()
+    answer = await nodes[0].peers.call(nodes[1].id, "GET", "/peer/hello")
+    assert msgspec.json.decode(answer, type=Peer) == nodes[1].hello()
 
 
 async def test_a_blank_node_may_greet_ask_and_nothing_else(nodes: list[Node], blank: Node) -> None:
     member = nodes[0]
-    assert (await blank.peers.hello("127.0.0.1", member.port)).cluster_id == CLUSTER
+    hello = msgspec.json.decode(await blank.peers.call(member.id, "GET", "/peer/hello"), type=Peer)
+    assert hello.cluster_id == CLUSTER
     assert {peer.id for peer in await blank.peers.table(member.id)} == {nodes[1].id, nodes[2].id}
     assert (await blank.peers.join(member.id, blank.hello())).genesis == member.id
     assert [peer.id for peer in member.joined] == [blank.id]

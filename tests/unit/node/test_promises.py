@@ -7,7 +7,7 @@ import msgspec
 
 from consensus.state import NodeId
 from discovery.promises import Ask, Ballot
-from node.peers import PeerUnreachable
+from node.peer_words import PeerUnreachable
 from node.promises import PATH, Promises
 
 IDS = [NodeId(letter * 32) for letter in "abc"]

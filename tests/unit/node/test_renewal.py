@@ -18,7 +18,7 @@ from consensus.state import Digest, Member, NodeId
 from discovery.watcher import Watcher
 from node import authority, peer_connector, pki
 from node.greeter import Greeter
-from node.peers import ClocksDiffer, PeerRefused, PeerUnreachable
+from node.peer_words import ClocksDiffer, PeerRefused, PeerUnreachable
 from node.pki import Identity, NodeKey
 from node.removal import Removal
 from node.transfer import NoHolder
@@ -253,7 +253,7 @@ async def test_a_clock_a_day_off_is_named(
         wrong.port = await wrong.api.start("127.0.0.1", 0)
         try:
             with pytest.raises(ClocksDiffer, match=f"{word} by this node's clock .20..-.*compare the clocks"):
-                await node.peers.hello("127.0.0.1", wrong.port)
+                await node.peers.greet("127.0.0.1", wrong.port, node.hello())
             warnings = Mock()
             monkeypatch.setattr("node.greeter._log", warnings)
             greeter = greeter_of(node, [])
@@ -272,6 +272,6 @@ async def test_a_clock_a_day_off_is_named(
 
 async def test_other_failures_do_not_blame_the_clock(nodes: list[Node]) -> None:
     with pytest.raises(PeerUnreachable) as failed:
-        await nodes[0].peers.hello("127.0.0.1", 1)
+        await nodes[0].peers.greet("127.0.0.1", 1, nodes[0].hello())
     assert not isinstance(failed.value, ClocksDiffer)
     assert ssl.OPENSSL_VERSION_INFO >= (1, 1, 1)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from consensus.memory import MemoryLog, MemoryNetwork
@@ -19,7 +20,8 @@ from node.blobs import BlobStore
 from node.keyring import Keyring
 from node.peer_api import PeerApi
 from node.peer_table import PeerTable
-from node.peers import Grant, OtherSecret, PeerClient, PeerRefused
+from node.peer_words import Grant, OtherSecret, PeerRefused
+from node.peers import PeerClient
 from node.pki import Authority, Identity, NodeKey
 from node.ring import RingStore
 from node.rotation import PATH, Rotator
@@ -62,6 +64,9 @@ class Keeper:
 
     async def join(self, peer: Peer) -> Grant | None:
         return None
+
+    def standing(self) -> None:
+        """It meets no other cluster."""
 
     async def stopping(self, node: NodeId, timeout: float) -> bool:
         return False
@@ -173,15 +178,17 @@ async def test_calls_go_on_while_all_nodes_change_to_the_new_secret(tmp_path: Pa
 async def test_the_old_secret_opens_nothing_afterwards(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         first = made.nodes[0]
-        thief = PeerClient(Identity(Authority(FIRST), NodeKey.generate(), ["127.0.0.1"]), PeerTable(NodeId("f" * 32)))
-        assert (await thief.hello("127.0.0.1", first.port)).id == first.id
+        identity = Identity(Authority(FIRST), NodeKey.generate(), ["127.0.0.1"])
+        thief = PeerClient(identity, PeerTable(identity.id))
+        alias = msgspec.structs.replace(first.hello(), id=identity.id)
+        assert (await thief.greet("127.0.0.1", first.port, alias)).peer.id == first.id
         context = Identity(Authority(FIRST), NodeKey.generate(), ["127.0.0.1"]).client_context()
         reader, writer = await asyncio.open_connection("127.0.0.1", first.port, ssl=context)
         made.run(*made.nodes)
         await made.begin(first)
         await made.reaches(SETTLED, 2)
         with pytest.raises(OtherSecret, match="has another cluster secret than this one"):
-            await thief.hello("127.0.0.1", first.port)
+            await thief.greet("127.0.0.1", first.port, alias)
         writer.write(b"GET /peer/hello HTTP/1.1\r\nHost: x\r\n\r\n")  # over the connection that was open before
         assert b" 403 " in await asyncio.wait_for(reader.readline(), 20)
         writer.transport.abort()

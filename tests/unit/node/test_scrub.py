@@ -11,7 +11,8 @@ import pytest
 
 from consensus.state import Digest
 from node import scrub
-from node.blobs import CHUNK_BYTES, BlobStore
+from node.blob_writer import CHUNK_BYTES
+from node.blobs import BlobStore
 from node.scrub import Scrubber
 from tests.unit.node.cluster import flock
 from tests.unit.node.wait import eventually

@@ -6,7 +6,7 @@ import pytest
 
 from node.distribute import NotDurable
 from node.http.errors import render
-from node.peers import PeerUnreachable
+from node.peer_words import PeerUnreachable
 from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 
 
