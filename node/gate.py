@@ -70,7 +70,7 @@ class NodeGate:
         self._peer = replace(self._peer, fingerprint=fingerprint)
 
     def heard(self) -> frozenset[NodeId]:
-        """Peers that have introduced themselves: they reach this node."""
+        """Peers that have introduced themselves, as blank when they last did: they reach this node."""
         return frozenset(self._heard)
 
     def split(self, met: Iterable[Peer] = ()) -> dict[NodeId, str]:
@@ -110,7 +110,7 @@ class NodeGate:
             return None
         self._split.pop(node, None)
         if self._record is None:  # of use to form, and to nothing after that
-            self._heard.add(node)
+            (self._heard.add if peer.state == "blank" else self._heard.discard)(node)
         if self._table.learn(peer):
             self._on_news()
         if self._record is None or (self._log is not None and self._log.state.dissolved):

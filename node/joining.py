@@ -125,7 +125,9 @@ class Joiner:
                         return self._keep(record)
                     await asyncio.sleep(formation.RECHECK_SECONDS)
                 case Form(how):
-                    return self._keep(self._form(how))
+                    if how is not How.DEVELOPMENT or await self._all_still_blank():
+                        return self._keep(self._form(how))
+                    await self._wait(formation.RECHECK_SECONDS, "not all nodes in sight have answered once more")
                 case Propose():
                     record = await self._propose()
                     if record is not None:
@@ -154,6 +156,11 @@ class Joiner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, formation.RECHECK_SECONDS)):
                 await self._greeter.news.wait()
+
+    async def _all_still_blank(self) -> bool:
+        """A last look where nothing arbitrates: what a peer said may be seconds old, and it may have formed since."""
+        answered = await asyncio.gather(*(self._greeter.greet_at(peer) for peer in [*self._greeter.met.values()]))
+        return all(answered) and isinstance(formation.decide(self._view()), Form)
 
     async def _propose(self) -> ClusterRecord | None:
         """Rule 2: one round of promises. The decision is durable on a majority, and so is its cluster id."""

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from node.secret import admin_token, load_secret, make_secret
 from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest
+from tests.support.ports import free_range
 from tests.support.wait import wait_for
 
 QUICK = {"PARVADA_FRONTS": "1", "PARVADA_CPUS": "1", "PARVADA_RAY": "off", "PARVADA_PROMOTE_AFTER_SECONDS": "1"}
@@ -100,7 +100,7 @@ class Band(ClusterUnderTest):
         make_secret(self.data / "secret")
         self.token = admin_token(load_secret(self.data / "secret"))
         self._environment = {**os.environ, **QUICK, **(environment or {})}
-        base = _free_range(count * 4)
+        base = free_range(count * 4)
         self._nodes = [
             BandNode(self, number + 1, NodePorts(*range(base + 4 * number, base + 4 * number + 4)))
             for number in range(count)
@@ -191,16 +191,3 @@ def band(folder: Path, count: int, **environment: str) -> Iterator[Band]:
             yield made
         finally:
             made.stop()
-
-
-def _free_range(count: int) -> int:
-    """The first of `count` free ports in a row, below those that the kernel gives to clients: a node that starts late
-    must not find its port taken by some client's connection."""
-    step = 48
-    for number in range(100):
-        base = 27_900 + step * ((os.getpid() + number) % 100)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return base
-    raise AssertionError("no free ports")

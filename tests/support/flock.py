@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest
+from tests.support.ports import free_range
 from tests.support.wait import wait_for
 
 
@@ -71,7 +71,7 @@ class Flock(ClusterUnderTest):
         self._environment = {**os.environ, **(environment or {})}
         self.count = nodes
         self._restart = restart
-        self.port = _free_range(nodes)
+        self.port = free_range(nodes)
         self._options = ["--nodes", str(nodes), "--port", str(self.port), "--data", str(data)]
         self._options += [] if ray else ["--no-ray"]
         self._options += [] if restart else ["--no-restart"]
@@ -157,15 +157,3 @@ def running(
         yield flock
     finally:
         flock.stop()
-
-
-def _free_range(count: int) -> int:
-    """The first of `count` consecutive free ports on loopback."""
-    for base in range(18080 + (os.getpid() % 400) * 20, 60000, 20):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + count):
-                probe = stack.enter_context(socket.socket())
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", port))
-            return base
-    raise AssertionError("no free ports")

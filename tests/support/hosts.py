@@ -1,4 +1,5 @@
-"""Agents as on hosts of their own: each with a data folder and ports of its own, or around one shared data folder.
+"""Agents as on hosts of their own: each with a data folder and ports of its own, or around one shared data folder; all
+on loopback, or each in a place of its own in a network.
 
 What `parvada up` decides for its nodes (who seeds whom, what arbitrates) is here for a test to say.
 """
@@ -15,7 +16,8 @@ from typing import Any
 from node.secret import make_secret
 from node.up import NodePorts, _free_ports
 from tests.support import node_logs
-from tests.support.http import request
+from tests.support.http import Answer, request
+from tests.support.network import Network, Place
 from tests.support.wait import wait_for
 
 LOOPBACK = "127.0.0.1"
@@ -34,8 +36,16 @@ def rule(number: int, nodes: int) -> dict[str, str]:
 class Host:
     """One agent; `start` and `stop` any number of times."""
 
-    def __init__(self, folder: Path, number: int, ports: NodePorts, environment: Mapping[str, str]) -> None:
-        self.name, self.ports = f"host-{number}", ports
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        ports: NodePorts,
+        environment: Mapping[str, str],
+        place: Place | None = None,
+    ) -> None:
+        self.name, self.ports, self._place = f"host-{number}", ports, place
+        self.address = place.address if place is not None else LOOPBACK
         self.data = Path(environment.get("PARVADA_DATA", folder / self.name))
         self._log_path = folder / f"{self.name}.log"
         if not self.data.exists():
@@ -49,10 +59,10 @@ class Host:
             "PARVADA_SLOT": str(number + 1),
             "PARVADA_NODE_NAME": self.name,
             "PARVADA_HOST": LOOPBACK,
-            "PARVADA_PEER_HOST": LOOPBACK,
-            "PARVADA_ADVERTISE": LOOPBACK,
+            "PARVADA_PEER_HOST": self.address,
+            "PARVADA_ADVERTISE": self.address,
             "PARVADA_MDNS": "off",
-            "PARVADA_MDNS_INTERFACE": LOOPBACK,
+            "PARVADA_MDNS_INTERFACE": self.address,
             "PARVADA_RAY": "off",
             "PARVADA_FRONTS": "1",
             "PARVADA_CPUS": "1",
@@ -72,12 +82,13 @@ class Host:
 
     def seed(self, others: Sequence["Host"]) -> None:
         """From the next start on it knows where these are."""
-        self.environment["PARVADA_SEEDS"] = ",".join(f"{LOOPBACK}:{host.ports.peer}" for host in others)
+        self.environment["PARVADA_SEEDS"] = ",".join(f"{host.address}:{host.ports.peer}" for host in others)
 
     def start(self) -> None:
+        command = [sys.executable, "-m", "parvada", "node"]
         with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "parvada", "node"],
+                command if self._place is None else self._place.command(command),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -105,10 +116,17 @@ class Host:
     def log(self) -> str:
         return self._log_path.read_text(errors="replace")
 
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, *, token: str = "", timeout: float = 10.0
+    ) -> Answer:
+        """A request from the host itself: no cut is in its way."""
+        with self._place.entered() if self._place is not None else contextlib.nullcontext():
+            return request(method, f"{self.url}{path}", body, token=token, timeout=timeout)
+
     def view(self) -> dict[str, Any] | None:
         """GET /v1/cluster as this node sees it; None while it does not answer so."""
         try:
-            answer = request("GET", f"{self.url}/v1/cluster", timeout=3.0)
+            answer = self.ask("GET", "/v1/cluster", timeout=3.0)
         except OSError:
             return None
         body: dict[str, Any] | None = answer.body if answer.status == 200 else None
@@ -127,9 +145,11 @@ def hosts(
     *,
     shared: bool = False,
     environment: Mapping[str, str] | None = None,
+    network: Network | None = None,
 ) -> Iterator[list[Host]]:
     """Not started yet. `seeds` are the hosts that each knows (by default all the others); `shared`: one data folder
-    for all. Killed at the end: how nodes stop is not what these tests are about."""
+    for all; `network`: each is at the place of its number there. Killed at the end: how nodes stop is not what these
+    tests are about."""
     if not (folder / "secret").exists():
         make_secret(folder / "secret")
     if shared:
@@ -137,7 +157,11 @@ def hosts(
         shutil.copy(folder / "secret", folder / "data" / "secret")
     told = {**(environment or {}), **({"PARVADA_DATA": str(folder / "data")} if shared else {})}
     ports = _free_ports(4 * count)
-    made = [Host(folder, number, NodePorts(*ports[4 * number : 4 * number + 4]), told) for number in range(count)]
+    places = network.places if network is not None else [None] * count
+    made = [
+        Host(folder, number, NodePorts(*ports[4 * number : 4 * number + 4]), told, places[number])
+        for number in range(count)
+    ]
     for number, host in enumerate(made):
         known = seeds[number] if seeds is not None else [other for other in range(count) if other != number]
         host.seed([made[other] for other in known])

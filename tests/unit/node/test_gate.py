@@ -110,3 +110,11 @@ async def test_how_the_cluster_stands(state: ClusterState, standing: Standing | 
 async def test_nobody_is_let_into_a_cluster_that_has_ended() -> None:
     assert await member_of("1", BARE).join(peer(OTHER, "")) is not None
     assert await member_of("1", replace(BARE, dissolved="2")).join(peer(OTHER, "")) is None
+
+
+async def test_a_node_that_has_joined_meanwhile_is_no_witness_for_forming() -> None:
+    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None)
+    await gate.join(peer(OTHER, ""))
+    assert gate.heard() == {OTHER}
+    await gate.join(peer(OTHER, "1"))
+    assert gate.heard() == frozenset()

@@ -1,12 +1,22 @@
 """What a node remembers of its cluster, and that it does not vote again after it has lost its log."""
 
+import asyncio
+import time
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from consensus.state import NodeId
-from node.joining import RECOVERING, CannotStart, ClusterRecord, note_log, read_record, require_log
+from discovery.peer import Peer
+from node import config
+from node.greeter import Greeter
+from node.joining import RECOVERING, CannotStart, ClusterRecord, Joiner, note_log, read_record, require_log
+from node.peer_words import Grant
+from node.peers import PeerClient
+from node.promises import Promises
 
 
 def test_a_blank_slot_and_one_with_its_journal_may_start(tmp_path: Path) -> None:
@@ -35,3 +45,70 @@ def test_a_half_recovered_slot_is_refused_with_what_to_do(tmp_path: Path) -> Non
     (tmp_path / RECOVERING).write_bytes(b"")
     with pytest.raises(CannotStart, match="run `parvada cluster recover` again"):
         require_log(tmp_path)
+
+
+ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
+BLANK = Peer(OTHER, ("10.0.0.1",), 7443, 7444, 8080, "blank", "", "f" * 16, "0.1.0")
+MEMBER = replace(BLANK, state="member", cluster_id="c-1")
+
+
+class Sight:
+    """What the joiner asks of a greeter: one peer, which answers a further greeting with the next of `answers`; None is
+    silence."""
+
+    def __init__(self, *answers: Peer | None) -> None:
+        self.met = {OTHER: BLANK}
+        self.newest = time.monotonic() - 60.0
+        self.news = asyncio.Event()
+        self.answers = list(answers)
+
+    def me(self) -> Peer:
+        return replace(BLANK, id=ME)
+
+    async def greet_at(self, peer: Peer) -> bool:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is not None:
+            self.met[OTHER] = answer
+        return answer is not None
+
+
+class Members:
+    """Whoever asks is let in."""
+
+    async def join(self, node: NodeId, me: Peer) -> Grant:
+        return Grant("c-1", node, "parvada")
+
+
+def joiner(folder: Path, sight: Sight) -> Joiner:
+    settings = config.load({"PARVADA_DATA": str(folder), "PARVADA_SHARED": "off", "PARVADA_QUIET_SECONDS": "0"})
+    promises = Promises(ME, folder, 0, "parvada", cast(PeerClient, Members()))
+    client = cast(PeerClient, Members())
+    return Joiner(ME, settings, folder, cast(Greeter, sight), client, lambda: frozenset({OTHER}), promises)
+
+
+async def test_where_nothing_arbitrates_the_lowest_forms_once_all_are_still_blank(tmp_path: Path) -> None:
+    assert (await joiner(tmp_path, Sight(BLANK)).settle()).formation == "development"
+
+
+async def test_who_was_blank_a_moment_ago_may_have_formed_since(tmp_path: Path) -> None:
+    record = await joiner(tmp_path, Sight(MEMBER)).settle()
+    assert (record.formation, record.cluster_id) == ("joined", "c-1")
+
+
+async def test_nobody_forms_beside_a_peer_that_does_not_answer(tmp_path: Path) -> None:
+    record = await joiner(tmp_path, Sight(None, None, MEMBER)).settle()
+    assert record.formation == "joined"
+
+
+async def test_two_clusters_in_sight_may_be_about_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery.formation.SPLIT_PATIENCE_SECONDS", 0.3)
+    sight = Sight(MEMBER)
+    third = NodeId("c" * 32)
+    sight.met |= {OTHER: MEMBER, third: replace(MEMBER, id=third, cluster_id="c-2")}
+    with pytest.raises(CannotStart, match="two clusters with this secret"):
+        await joiner(tmp_path, sight).settle()
+    settling = asyncio.create_task(joiner(tmp_path, sight).settle())
+    await asyncio.sleep(0)
+    del sight.met[third]
+    sight.news.set()
+    assert (await settling).cluster_id == "c-1"
