@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from training.upload import PartFile
@@ -13,12 +14,14 @@ from training.upload import PartFile
 PART_ROWS = 500_000
 PART_BYTES = 48 << 20
 """A part ends with the row group that passes this; with `_GROUP_VALUES` that keeps it below 64 MiB."""
-_GROUP_ROWS = 1 << 16
-_GROUP_VALUES = 1 << 21
+_GROUP_ROWS, _GROUP_VALUES, _GROUP_BYTES = 1 << 16, 1 << 21, 16 << 20
+"""The most that a row group has of each; with long texts its last row may pass the third."""
+_VALUE_BYTES = 8
+"""Of a value that is no text, whatever its type: close enough, and the same however it is held in memory."""
 
 
 class PartWriter:
-    """Cuts the stream of batches into row groups of a fixed number of rows, and those into parts."""
+    """Cuts the stream of batches into row groups, by the content of their rows alone, and those into parts."""
 
     def __init__(self, folder: Path, schema: pa.Schema, room: int) -> None:
         """`room`: bytes that the parts may take together."""
@@ -27,7 +30,7 @@ class PartWriter:
         self._schema = schema
         self._group = max(1_024, min(_GROUP_ROWS, _GROUP_VALUES // max(1, len(schema))))
         self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         self._writer: pa_parquet.ParquetWriter | None = None
         self._sink: pa.NativeFile | None = None
         self._path = folder
@@ -35,12 +38,24 @@ class PartWriter:
         self._parts: list[PartFile] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._waiting.append(batch)
-        self._waiting_rows += batch.num_rows
-        if self._waiting_rows < self._group:
-            return
-        while self._waiting_rows >= self._group:
-            self._write_group(self._take_group())
+        while batch.num_rows:
+            fitting = self._fitting(batch)
+            self._waiting.append(fitting)
+            self._waiting_rows += fitting.num_rows
+            batch = batch.slice(fitting.num_rows)
+            if self._waiting_rows == self._group or self._waiting_bytes >= _GROUP_BYTES:
+                self._write_group(self._take_group())
+
+    def _fitting(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The first rows, as many as the present group still takes; they are counted as waiting."""
+        batch = batch.slice(0, self._group - self._waiting_rows)
+        size = pc.sum(_row_bytes(batch)).as_py()
+        if self._waiting_bytes + size > _GROUP_BYTES:
+            reached = pc.cumulative_sum(_row_bytes(batch))
+            full = pc.index(pc.greater_equal(reached, _GROUP_BYTES - self._waiting_bytes), True).as_py()
+            batch, size = batch.slice(0, full + 1), reached[full].as_py()
+        self._waiting_bytes += size
+        return batch
 
     def close(self) -> tuple[PartFile, ...]:
         """The parts in order. The files are complete, not yet synced: the blob store does that."""
@@ -50,11 +65,10 @@ class PartWriter:
         return tuple(self._parts)
 
     def _take_group(self) -> pa.Table:
-        """The next rows in one piece each column. What they were gathered in is let go before they are written."""
+        """All that waits, in one piece each column. What it was gathered in is let go before it is written."""
         waiting = pa.Table.from_batches(self._waiting, self._schema)
-        self._waiting = waiting.slice(self._group).to_batches()
-        self._waiting_rows = max(0, waiting.num_rows - self._group)
-        return waiting.slice(0, self._group).combine_chunks()
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        return waiting.combine_chunks()
 
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
@@ -83,6 +97,15 @@ class PartWriter:
         check_room(0, self._room)
         self._writer = self._sink = None
         self._rows = 0
+
+
+def _row_bytes(batch: pa.RecordBatch) -> pa.Array:
+    """Of each row (int64): its texts by their UTF-8 bytes."""
+    texts = [column for column in batch.columns if pa.types.is_string(column.type)]
+    sizes = pa.repeat(pa.scalar(_VALUE_BYTES * batch.num_columns, pa.int64()), batch.num_rows)
+    for column in texts:
+        sizes = pc.add(sizes, pc.fill_null(pc.binary_length(column), 0))
+    return sizes
 
 
 def check_room(size: int, room: int) -> None:

@@ -167,8 +167,9 @@ def convert(values: pa.Array, plan: ColumnPlan) -> pa.Array:
     if plan.type == "datetime" and pa.types.is_string(values.type):
         import pandas as pd
 
-        index = pd.to_datetime(values.to_pylist(), format="ISO8601", utc=True)
-        return pa.array(pd.DatetimeIndex(index).as_unit("us"), to, from_pandas=True)
+        index = pd.DatetimeIndex(pd.to_datetime(values.to_pylist(), format="ISO8601", utc=True))
+        # Through numpy: in its own process pyarrow does not know what an index is (`training.ingest_worker`).
+        return pa.array(index.tz_localize(None).as_unit("us").to_numpy()).cast(to)
     if plan.type == "datetime" and pa.types.is_timestamp(values.type) and values.type.tz is None:
         return values.cast(pa.timestamp("us"), safe=False).cast(to)
     if plan.comma:

@@ -11,16 +11,15 @@ import msgspec
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.ipc as pa_ipc
-import pyarrow.parquet as pa_parquet
 
 from training import dialect
+from training.batches import BATCH_BYTES, batch_rows, first_line, pieces, too_large
 from training.errors import BadData, BadRequest, nearest
+from training.parquet import ParquetSource
 from training.parts import check_room
 
 FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
 BLOCK_BYTES = 2 << 20
-BATCH_ROWS, BATCH_VALUES, BATCH_BYTES = 1 << 16, 1 << 18, 4 << 20
-"""The most that one batch has of each; bytes by the file's own word, or an average."""
 MAX_JSON_RECORDS = 256 << 20
 """A JSON array must be read whole; larger ones are asked for as JSON lines."""
 _COPY_BYTES = 1 << 20
@@ -43,8 +42,8 @@ class Source(Protocol):
 
 
 def open_source(path: Path, format_name: str, work: Path, max_bytes: int, room: int = 1 << 62) -> tuple[Source, str]:
-    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file, which may
-    take `room` bytes.
+    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file, and for
+    what is read of a wide one, which may take `room` bytes.
 
     Raises:
         OSError: no room.
@@ -68,19 +67,19 @@ def open_source(path: Path, format_name: str, work: Path, max_bytes: int, room: 
     if format_name == "csv.gz":
         raise BadData("not_a_table", "the file is not gzipped, as format csv.gz says")
     found = format_name or _detect(head)
-    return _open(path, found, max_bytes), found
+    return _open(path, found, max_bytes, work, room), found
 
 
-def _open(path: Path, found: str, max_bytes: int) -> Source:
+def _open(path: Path, found: str, max_bytes: int, work: Path, room: int) -> Source:
     try:
         if found == "parquet":
-            return ParquetSource(path, max_bytes)
+            return ParquetSource(path, max_bytes, work, room)
         if found == "arrow":
             return ArrowSource(path, max_bytes)
         if found in ("json", "jsonl"):
             return JsonSource(path, lines=found == "jsonl")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise BadData("not_a_table", f"the file cannot be read as {found}: {_first_line(error)}") from error
+        raise BadData("not_a_table", f"the file cannot be read as {found}: {first_line(error)}") from error
     return CsvSource(path, "\t" if found == "tsv" else None)
 
 
@@ -100,34 +99,14 @@ def _decompress(path: Path, to: Path, max_bytes: int, room: int) -> Path:
             while chunk := source.read(_COPY_BYTES):
                 written += len(chunk)
                 if written > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise too_large(max_bytes)
                 check_room(written, room)
                 target.write(chunk)
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the file's: is it full?
             raise
-        raise BadData("not_a_table", f"the gzip file is damaged: {_first_line(error)}") from error
+        raise BadData("not_a_table", f"the gzip file is damaged: {first_line(error)}") from error
     return to
-
-
-def _too_large(max_bytes: int) -> BadData:
-    return BadData("too_large", f"the file decompresses to more than {max_bytes} bytes")
-
-
-def _batch_rows(columns: int, row_bytes: int) -> int:
-    """So many rows make a batch of bounded memory."""
-    return max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, columns), BATCH_BYTES // max(1, row_bytes)))
-
-
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of bounded memory, without a copy."""
-    rows = _batch_rows(batch.num_columns, batch.nbytes // max(1, batch.num_rows))
-    for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class CsvSource:
@@ -169,7 +148,7 @@ class CsvSource:
                 raise found
         except pa.ArrowInvalid as error:
             found = dialect.malformed(self._path, self._dialect)
-            raise found or BadData("not_a_table", f"the file cannot be read as CSV: {_first_line(error)}") from error
+            raise found or BadData("not_a_table", f"the file cannot be read as CSV: {first_line(error)}") from error
 
     def line(self, row: int) -> int:
         return dialect.line_of(self._path, self._dialect, row)
@@ -197,7 +176,7 @@ class JsonSource:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows: list[list[str | None]] = []
-        most, gathered = _batch_rows(len(self.names), 0), 0
+        most, gathered = batch_rows(len(self.names), 0), 0
         for line, record in self._records():
             row = [_as_text(record.get(name), name, line) for name in self.names]
             rows.append(row)
@@ -222,7 +201,7 @@ class JsonSource:
         try:
             raws = msgspec.json.decode(self._path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadData("not_a_table", f"this is not a JSON array of objects: {_first_line(error)}") from error
+            raise BadData("not_a_table", f"this is not a JSON array of objects: {first_line(error)}") from error
         for number, raw in enumerate(raws, 1):
             yield number, self._object(raw, number)
 
@@ -251,31 +230,6 @@ def _as_text(value: object, name: str, line: int) -> str | None:
     raise BadData("unsupported_type", message, {"column": name, "row": line})
 
 
-class ParquetSource:
-    textual = False
-
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        self._path = path
-        with pa_parquet.ParquetFile(path) as file:
-            meta = file.metadata
-            self.names = tuple(file.schema_arrow.names)
-            size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-            if max(size, meta.num_rows * len(self.names)) > max_bytes:
-                raise _too_large(max_bytes)
-        dialect.check_names(self.names)
-        self._batch_rows = _batch_rows(len(self.names), size // max(1, meta.num_rows))
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        try:
-            with pa_parquet.ParquetFile(self._path, memory_map=True) as file:
-                yield from file.iter_batches(batch_size=self._batch_rows, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise BadData("not_a_table", f"the Parquet file is damaged: {_first_line(error)}") from error
-
-    def line(self, row: int) -> int:
-        return row + 1
-
-
 class ArrowSource:
     """Arrow IPC: the file or the stream format."""
 
@@ -298,10 +252,10 @@ class ArrowSource:
                 for batch in self._read(file):
                     size += batch.nbytes
                     if size > self._max_bytes:
-                        raise _too_large(self._max_bytes)
-                    yield from _pieces(batch)
+                        raise too_large(self._max_bytes)
+                    yield from pieces(batch)
         except (pa.ArrowException, OSError) as error:
-            raise BadData("not_a_table", f"the Arrow file is damaged: {_first_line(error)}") from error
+            raise BadData("not_a_table", f"the Arrow file is damaged: {first_line(error)}") from error
 
     def _read(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
         if self._stream:

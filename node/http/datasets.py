@@ -23,7 +23,7 @@ from node.http.routes import Route, answer, commit, key_reused, ports_of, value_
 from node.room import Claim, DiskFull
 from training.upload import IngestOptions, IngestResult, PartFile
 
-INGEST = "training.ingest:ingest"
+INGEST = "training.ingest_worker:ingest"
 PREVIEW = "training.export:preview"
 TO_CSV = "training.export:to_csv"
 UPLOADS = 4

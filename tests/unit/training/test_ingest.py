@@ -14,10 +14,11 @@ import pyarrow.parquet as pa_parquet
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from training.batches import BATCH_BYTES, BATCH_VALUES
 from training.errors import BadData, BadRequest, InputError
 from training.ingest import IngestOptions, IngestResult, ingest
 from training.profile import Distinct
-from training.sources import BATCH_BYTES, BATCH_VALUES, open_source
+from training.sources import open_source
 
 TABLE = "size,colour,when,ok,note,kind\n" + "".join(
     f"{i / 4},{'red' if i % 3 else 'blue'},2024-01-{i % 28 + 1:02d},{'true' if i % 2 else 'False'},"
