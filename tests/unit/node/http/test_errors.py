@@ -4,6 +4,8 @@ import errno
 
 import pytest
 
+from consensus.messages import Rejected
+from consensus.ports import CommandRejected
 from node.distribute import NotDurable
 from node.http.errors import render
 from node.peer_words import PeerUnreachable
@@ -19,6 +21,8 @@ from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
         (NotDurable("on too few nodes"), 503, True),
         (PeerUnreachable("no address answers"), 503, True),
         (OSError(errno.ENOSPC, "No space left on device"), 503, True),
+        (CommandRejected(Rejected("dissolved", "this node is about to join cluster c-2")), 503, True),
+        (CommandRejected(Rejected("conflict", "the alias names version 2")), 409, False),
         (RuntimeError("a defect"), 500, False),
     ],
 )
