@@ -16,11 +16,12 @@ from hypothesis import given, strategies as st
 from consensus.ports import Beacon
 from consensus.state import NodeId
 from consensus.wire import MAX_FRAME, BadFrame, FrameCodec, FrameReader, HigherTerm
+from discovery.merging import Standing
 from discovery.peer import Peer, from_txt, to_txt
 from node.beacon import NodeBeacon, all_rows, decode_all, encode
 from node.leadership import LeaderCall
 from node.machine import Sample
-from node.peer_words import Grant, MayStop, decode
+from node.peer_words import Grant, Greeting, MayStop, decode
 from node.pki import Authority, Identity, NodeKey
 from serving.stats import to_loads
 from tests.unit.fuzz import examples
@@ -30,7 +31,9 @@ PREFIX = CODEC.encode(HigherTerm(1))[4:21]
 SECRET_OWNER = Authority.from_secret(b"a secret of 32 bytes, for tests!")
 KEY = NodeKey.generate()
 JUDGE = Identity(SECRET_OWNER, NodeKey.generate(), ["127.0.0.1"])
+STANDING = Standing("c0ffee", dissolvable=True, quorum=True)
 PEER = Peer("a" * 32, ("10.0.0.1",), 7443, 7444, 8080, "member", "c0ffee", "b" * 16, "0.1.0")
+GREETING = Greeting(PEER, Grant("c0ffee", "a" * 32, "flock", PEER), (PEER,), STANDING)
 BEACON = NodeBeacon(id=NodeId("a" * 32), name="node-1", version="0.1.0", started_at=1.0, sample=Sample())
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=20)
@@ -178,12 +181,13 @@ json_bodies = st.one_of(
     st.binary(max_size=200),
     values.map(lambda value: json.dumps(value, default=str).encode(errors="replace")),
     damaged(msgspec.json.encode(PEER)),
+    damaged(msgspec.json.encode(GREETING)),
     st.sampled_from([b"[", b'{"x":', b'[{"id":']).map(lambda opening: opening * 20_000),
     st.sampled_from([b'{"x":' + b"[" * 60_000, b'{"id":"\xff"}', b"9" * 60_000, b"1e99999", b'"\\ud800"']),
 )
 
 
-@given(json_bodies, st.sampled_from([Peer, Grant, MayStop, LeaderCall, tuple[Peer, ...]]))
+@given(json_bodies, st.sampled_from([Peer, Grant, Greeting, MayStop, LeaderCall, tuple[Peer, ...]]))
 @examples(200)
 def test_json_bodies(body: bytes, form: Any) -> None:
     with suppress(ValueError):
