@@ -10,9 +10,8 @@ from collections.abc import Callable
 from consensus.feed import Feed
 from consensus.glance import Glance
 from consensus.ports import Batch
-from consensus.queries import remembers
 from consensus.replica import Progress
-from consensus.state import ClusterState, CommandId
+from consensus.state import ClusterState
 
 MAX_UNSEEN = 4096
 """Turns with news that the main loop may be behind."""
@@ -86,7 +85,7 @@ class Delivery:
         return command_id in self._outcomes
 
     async def applied(self, command_id: str, timeout: float) -> None:
-        """Wait until the state remembers the command. Raises TimeoutError."""
+        """Wait until the command is in `state.recent`. Raises TimeoutError."""
         future: _Future = asyncio.get_running_loop().create_future()
         waiting = self._outcomes.setdefault(command_id, [])
         waiting.append(future)
@@ -129,7 +128,7 @@ class Delivery:
     def _resync(self, state: ClusterState) -> None:
         self._fed = state.index
         self.feed.resync(state)
-        for command_id in [awaited for awaited in self._outcomes if remembers(state, CommandId(awaited))]:
+        for command_id in [awaited for awaited in self._outcomes if awaited in state.recent]:
             self._settle(command_id)
 
     def _settle(self, command_id: str) -> None:

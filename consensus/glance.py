@@ -1,7 +1,5 @@
 """What the log looked like at the end of a turn, and the `LogStatus` that follows from it at a later moment."""
 
-import math
-
 import msgspec
 
 from consensus.hardened import HardenedRaft
@@ -30,8 +28,8 @@ class Glance(msgspec.Struct, frozen=True):
     applied_voters: tuple[NodeId, ...]
     connected: tuple[NodeId, ...]
     lag: dict[NodeId, int]
-    answered: dict[NodeId, float]
-    """When each peer last answered this leader, on the engine's clock; minus infinity for never in its term."""
+    heard: dict[NodeId, float]
+    """When each peer last answered this leader, on the engine's clock."""
     read_only: str
 
     def is_news_after(self, before: "Glance") -> bool:
@@ -56,7 +54,7 @@ def glance_at(core: HardenedRaft, state: ClusterState) -> Glance:
         applied_voters=_ids(core.electorate.applied),
         connected=_ids(tuple(sorted(str(node.id) for node in core.connected))),
         lag={NodeId(node): entries for node, entries in core.lag.items()} if leads else {},
-        answered={node.id: core.answered_at.get(node, -math.inf) for node in core.match_index} if leads else {},
+        heard={node.id: at for node, at in core.heard_at.items()} if leads else {},
         read_only=core.read_only,
     )
 
@@ -77,7 +75,7 @@ def status_of(glance: Glance, now: float, started_at: float) -> LogStatus:
         connected=glance.connected,
         lag=glance.lag,
         read_only=glance.read_only,
-        silent=frozenset(node for node, at in glance.answered.items() if now - at > SILENT_SECONDS),
+        silent=frozenset(node for node, at in glance.heard.items() if now - at > SILENT_SECONDS),
     )
 
 

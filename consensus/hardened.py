@@ -60,9 +60,6 @@ class HardenedRaft(EngineBase):
         """Why this node neither leads nor votes nor confirms: its disk refused a write."""
         self._granted: tuple[int, set[Node]] = (0, set())
         self._commit_at_heartbeats = (0, 0)
-        self.answered_at: dict[Node, float] = {}
-        """When each peer last answered this leadership, on the engine's clock. Unlike `heard_at`, where a leadership
-        begins with the benefit of the doubt, it holds nothing but evidence."""
         self.electorate = Electorate(self)
         self.handover = Handover(self)
         self.election = Election(self, self._send_to, timers.election_min)
@@ -105,7 +102,6 @@ class HardenedRaft(EngineBase):
     def disconnected_from(self, peer: str) -> None:
         node = Node(peer)
         self.connected.discard(node)
-        self.answered_at.pop(node, None)
         self._replicator.forget(node)
         self.electorate.classify()
         if node == self.leader:
@@ -198,12 +194,12 @@ class HardenedRaft(EngineBase):
     # ------------------------------------------------------------ leader
     def _on_append_reply(self, node: Node, message: AppendReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:
-            self.heard_at[node] = self.answered_at[node] = now()
+            self.heard_at[node] = now()
             self._replicator.on_reply(node, message)
 
     def _on_snapshot_reply(self, node: Node, message: SnapshotReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:
-            self.heard_at[node] = self.answered_at[node] = now()
+            self.heard_at[node] = now()
             self._replicator.on_snapshot_reply(node, message)
 
     # ------------------------------------------------------------ elections
@@ -256,7 +252,6 @@ class HardenedRaft(EngineBase):
 
     def _SyncObj__onBecomeLeader(self) -> None:
         self._replicator.reset()
-        self.answered_at.clear()
         self._commit_at_heartbeats = (self.commit_index, self.commit_index)
         super()._SyncObj__onBecomeLeader()
 

