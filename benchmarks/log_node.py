@@ -17,6 +17,7 @@ from consensus.messages import AddDatasetVersion, CreateToken, HeldBlob, JoinMem
 from consensus.ports import LogError, PeerAddress
 from consensus.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, Digest, Json, Member, NodeId, Part, Role
+from node import interpreter
 from node.pki import Authority, Identity, NodeKey
 
 SECRET = b"thirty-two bytes for a benchmark"
@@ -173,6 +174,5 @@ def _say(reply: Reply) -> None:
 
 
 if __name__ == "__main__":
-    # As the agent does: the log's thread must not wait long for the interpreter when the main loop is busy.
-    sys.setswitchinterval(0.001)
+    interpreter.tune()
     asyncio.run(run(msgspec.json.decode(sys.argv[1], type=Start)))

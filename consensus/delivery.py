@@ -10,8 +10,9 @@ from collections.abc import Callable
 from consensus.feed import Feed
 from consensus.glance import Glance
 from consensus.ports import Batch
+from consensus.queries import remembers
 from consensus.replica import Progress
-from consensus.state import ClusterState
+from consensus.state import ClusterState, CommandId
 
 MAX_UNSEEN = 4096
 """Turns with news that the main loop may be behind."""
@@ -85,7 +86,7 @@ class Delivery:
         return command_id in self._outcomes
 
     async def applied(self, command_id: str, timeout: float) -> None:
-        """Wait until the command is in `state.recent`. Raises TimeoutError."""
+        """Wait until the state remembers the command. Raises TimeoutError."""
         future: _Future = asyncio.get_running_loop().create_future()
         waiting = self._outcomes.setdefault(command_id, [])
         waiting.append(future)
@@ -128,7 +129,7 @@ class Delivery:
     def _resync(self, state: ClusterState) -> None:
         self._fed = state.index
         self.feed.resync(state)
-        for command_id in [awaited for awaited in self._outcomes if awaited in state.recent]:
+        for command_id in [awaited for awaited in self._outcomes if remembers(state, CommandId(awaited))]:
             self._settle(command_id)
 
     def _settle(self, command_id: str) -> None:

@@ -1,5 +1,7 @@
 """What the log looked like at the end of a turn, and the `LogStatus` that follows from it at a later moment."""
 
+import math
+
 import msgspec
 
 from consensus.hardened import HardenedRaft
@@ -13,7 +15,8 @@ QUORUM_SECONDS = 1.0
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """Made in the log's thread, read anywhere. `quorum_at` is on the engine's clock."""
+    """Made in the log's thread, read anywhere. `quorum_at` and `last_quorum_at` are on the
+    engine's clock, and as `HardenedRaft` has them."""
 
     me: NodeId
     state: ClusterState
@@ -23,13 +26,14 @@ class Glance(msgspec.Struct, frozen=True):
     commit_index: int
     applied_index: int
     quorum_at: float
+    last_quorum_at: float
     voters: tuple[NodeId, ...]
     """The configuration in force, committed or not."""
     applied_voters: tuple[NodeId, ...]
     connected: tuple[NodeId, ...]
     lag: dict[NodeId, int]
-    heard: dict[NodeId, float]
-    """When each peer last answered this leader, on the engine's clock."""
+    answered: dict[NodeId, float]
+    """When each peer last answered this leader, on the engine's clock; minus infinity for never in its term."""
     read_only: str
 
     def is_news_after(self, before: "Glance") -> bool:
@@ -50,18 +54,19 @@ def glance_at(core: HardenedRaft, state: ClusterState) -> Glance:
         commit_index=core.commit_index,
         applied_index=core.applied_index,
         quorum_at=core.quorum_at,
+        last_quorum_at=core.last_quorum_at,
         voters=_ids(core.electorate.voters),
         applied_voters=_ids(core.electorate.applied),
         connected=_ids(tuple(sorted(str(node.id) for node in core.connected))),
         lag={NodeId(node): entries for node, entries in core.lag.items()} if leads else {},
-        heard={node.id: at for node, at in core.heard_at.items()} if leads else {},
+        answered={node.id: core.answered_at.get(node, -math.inf) for node in core.match_index} if leads else {},
         read_only=core.read_only,
     )
 
 
 def status_of(glance: Glance, now: float, started_at: float) -> LogStatus:
     """The status at `now`. A leader that was not heard from lately is not named."""
-    age = now - max(glance.quorum_at, started_at)
+    age = now - max(glance.last_quorum_at, started_at)
     quorum = now - glance.quorum_at <= QUORUM_SECONDS
     return LogStatus(
         me=glance.me,
@@ -75,7 +80,7 @@ def status_of(glance: Glance, now: float, started_at: float) -> LogStatus:
         connected=glance.connected,
         lag=glance.lag,
         read_only=glance.read_only,
-        silent=frozenset(node for node, at in glance.heard.items() if now - at > SILENT_SECONDS),
+        silent=frozenset(node for node, at in glance.answered.items() if now - at > SILENT_SECONDS),
     )
 
 

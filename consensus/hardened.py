@@ -6,6 +6,7 @@ rules (`compaction`), hand-over of leadership, and a disk that refuses writes. N
 """
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,11 @@ class HardenedRaft(EngineBase):
         """Why this node neither leads nor votes nor confirms: its disk refused a write."""
         self._granted: tuple[int, set[Node]] = (0, set())
         self._commit_at_heartbeats = (0, 0)
+        self.answered_at: dict[Node, float] = {}
+        """When each peer last answered this leadership, on the engine's clock. Unlike `heard_at`, where a leadership
+        begins with the benefit of the doubt, it holds nothing but evidence."""
+        self.last_quorum_at = -math.inf
+        """The latest `quorum_at` of any tick: what is known at the moment ends with a connection or a leadership."""
         self.electorate = Electorate(self)
         self.handover = Handover(self)
         self.election = Election(self, self._send_to, timers.election_min)
@@ -102,6 +108,7 @@ class HardenedRaft(EngineBase):
     def disconnected_from(self, peer: str) -> None:
         node = Node(peer)
         self.connected.discard(node)
+        self.answered_at.pop(node, None)
         self._replicator.forget(node)
         self.electorate.classify()
         if node == self.leader:
@@ -119,6 +126,7 @@ class HardenedRaft(EngineBase):
 
     def tick(self) -> None:
         """Elections, commit, apply, heartbeats, commands and compaction."""
+        self.last_quorum_at = max(self.last_quorum_at, self.quorum_at)
         if self.read_only:
             self.begin_election_timeout()
             return
@@ -194,12 +202,12 @@ class HardenedRaft(EngineBase):
     # ------------------------------------------------------------ leader
     def _on_append_reply(self, node: Node, message: AppendReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:
-            self.heard_at[node] = now()
+            self.heard_at[node] = self.answered_at[node] = now()
             self._replicator.on_reply(node, message)
 
     def _on_snapshot_reply(self, node: Node, message: SnapshotReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:
-            self.heard_at[node] = now()
+            self.heard_at[node] = self.answered_at[node] = now()
             self._replicator.on_snapshot_reply(node, message)
 
     # ------------------------------------------------------------ elections
@@ -252,6 +260,7 @@ class HardenedRaft(EngineBase):
 
     def _SyncObj__onBecomeLeader(self) -> None:
         self._replicator.reset()
+        self.answered_at.clear()
         self._commit_at_heartbeats = (self.commit_index, self.commit_index)
         super()._SyncObj__onBecomeLeader()
 

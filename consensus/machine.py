@@ -7,17 +7,19 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
+from immutables import Map
 from msgspec.structs import replace
 
 from consensus import access, blobs, datasets, effects, epochs, jobs, members, messages as m, models, rotation
 from consensus.levels import why_not
 from consensus.messages import Accepted, Command, Entry, Event, Outcome, Rejected
-from consensus.queries import outcome_of, remember
+from consensus.queries import outcome_of, remember, remembered, remembers
 from consensus.rules import Change, Refused, Stamp, cut
 from consensus.state import AuditEntry, ClusterState
 
 AUDIT_ENTRIES: Final = 1000
 RECENT_COMMANDS: Final = 20_000
+"""So many are surely remembered; at most twice as many are."""
 _MAX_ID = 128
 _MAX_AUDIT_TEXT = 200
 
@@ -103,9 +105,8 @@ _AUDITED: Final = MappingProxyType[type, Callable[[Any], str]](
 def apply(state: ClusterState, index: int, entry: Entry) -> Applied:
     """Apply the entry at `index` of the log. Never raises, except for a lack of memory: that is this node's
     trouble alone, so it must not become an outcome on which the replicas would differ."""
-    seen = state.recent.get(entry.id)
-    if seen is not None:
-        return Applied(_at(state, index), (), outcome_of(seen))
+    if remembers(state, entry.id):
+        return Applied(_at(state, index), (), outcome_of(remembered(state, entry.id)))
     if index <= state.index:
         return Applied(state, (), Rejected("conflict", f"index {index} was applied before: {state.index} is reached"))
     change, outcome = _decide(state, index, entry)
@@ -144,11 +145,10 @@ def _at(state: ClusterState, index: int) -> ClusterState:
 
 
 def _recorded(state: ClusterState, index: int, entry: Entry, outcome: Outcome) -> ClusterState:
-    """`state` at `index`, with the outcome in the ring of recent commands and, where it counts, in the audit."""
-    recent, order, place = state.recent, state.recent_order, state.recent_next
-    oldest = order.get(place - RECENT_COMMANDS)
-    if oldest is not None:
-        recent, order = recent.delete(oldest), order.delete(place - RECENT_COMMANDS)
+    """`state` at `index`, with the outcome among the recent commands and, where it counts, in the audit."""
+    recent, before = state.recent, state.recent_before
+    if len(recent) >= RECENT_COMMANDS:
+        recent, before = Map(), recent
     audit, audit_next = state.audit, state.audit_next
     # What is above the level in force is refused unseen: not every release can tell what it is about.
     audited = _audited(index, entry, outcome) if entry.level <= state.level else None
@@ -160,8 +160,7 @@ def _recorded(state: ClusterState, index: int, entry: Entry, outcome: Outcome) -
         state,
         index=index,
         recent=recent.set(entry.id, remember(index, outcome)),
-        recent_order=order.set(place, entry.id),
-        recent_next=place + 1,
+        recent_before=before,
         audit=audit,
         audit_next=audit_next,
     )

@@ -25,7 +25,7 @@ from consensus.ports import (
     NoQuorum,
     PeerAddress,
 )
-from consensus.queries import outcome_of
+from consensus.queries import outcome_of, remembered
 from consensus.state import ClusterState, CommandId, NodeId
 
 MAX_COMMAND_BYTES: Final = 1024 * 1024
@@ -181,11 +181,11 @@ class MemoryLog:
         await self._until(lambda: self._network.has_quorum(self.me), timeout)
         # Through the bytes, as the real log does: what the codec cannot carry fails here too.
         self._network.commit(decode_entry(data))
-        remembered = self._state.recent[identity]
-        outcome = outcome_of(remembered)
+        known = remembered(self._state, identity)
+        outcome = outcome_of(known)
         if isinstance(outcome, Rejected):
             raise CommandRejected(outcome)
-        return Committed(remembered.index, outcome)
+        return Committed(known.index, outcome)
 
     async def barrier(self, timeout: float = 5.0) -> int:
         return (await self.propose(Barrier(), actor=self.me, timeout=timeout)).index

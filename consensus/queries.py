@@ -10,6 +10,7 @@ from consensus.state import (
     AliasMove,
     CandidateId,
     ClusterState,
+    CommandId,
     DatasetVersion,
     Digest,
     Job,
@@ -141,8 +142,19 @@ def remember(index: int, outcome: Outcome) -> Remembered:
     return Remembered(index, False, "", outcome.value)
 
 
+def remembers(state: ClusterState, command: CommandId) -> bool:
+    """Whether a command was applied, as far back as the state knows."""
+    return command in state.recent or command in state.recent_before
+
+
+def remembered(state: ClusterState, command: CommandId) -> Remembered:
+    """What became of a command. Raises KeyError unless the state `remembers` it."""
+    known = state.recent.get(command)
+    return state.recent_before[command] if known is None else known
+
+
 def outcome_of(remembered: Remembered) -> Outcome:
-    """The outcome of a command that the state remembers (`state.recent[command_id]`)."""
+    """The outcome of a command that the state remembers."""
     if remembered.rejected:
         return Rejected(remembered.code, msgspec.json.decode(remembered.value, type=str))
     return Accepted(remembered.value)

@@ -32,7 +32,7 @@ from consensus.ports import (
     NoQuorum,
     PeerAddress,
 )
-from consensus.queries import outcome_of
+from consensus.queries import outcome_of, remembered, remembers
 from consensus.raft_config import Credentials, RaftConfig
 from consensus.state import ClusterState, CommandId, NodeId
 from consensus.wire import MAX_BEACON, MAX_COMMAND
@@ -144,14 +144,14 @@ class RaftLog:
         data = encode_entry(entry)
         if len(data) > MAX_COMMAND:
             raise CommandTooLarge(f"the command has {len(data)} bytes, at most {MAX_COMMAND} are possible")
-        if command_id not in self.state.recent:
+        if not remembers(self.state, command_id):
             self._check_writable()
             await self._apply_here(command_id, data, timeout)
-        remembered = self.state.recent[command_id]
-        outcome = outcome_of(remembered)
+        known = remembered(self.state, command_id)
+        outcome = outcome_of(known)
         if isinstance(outcome, Rejected):
             raise CommandRejected(outcome)
-        return Committed(remembered.index, outcome)
+        return Committed(known.index, outcome)
 
     def _check_writable(self) -> None:
         if not self._running:

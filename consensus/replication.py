@@ -16,9 +16,9 @@ WINDOW_ENTRIES = 8192
 """Entries sent ahead of what a peer has confirmed."""
 WINDOW_BYTES = 8 * 1024 * 1024
 """Bytes waiting to be sent to a peer, beyond which it only gets heartbeats."""
-LEARNER_PAUSE = 0.002
+LEARNER_PAUSE = 0.004
 """Seconds for each connected learner between two rounds to them: nobody waits for a learner to commit, so all of them
-together get at most 500 messages a second, however many they are and however many writes there are."""
+together have at most 250 rounds a second, however many they are and however many writes there are."""
 
 Backlog = Callable[[Node], int]
 

@@ -295,8 +295,9 @@ class ClusterState(msgspec.Struct, frozen=True):
     """Ring of the last `AUDIT_ENTRIES`, by a running number (see `audit_next`)."""
     audit_next: int = 0
     recent: Map[CommandId, Remembered] = Map()
-    recent_order: Map[int, CommandId] = Map()
-    recent_next: int = 0
+    """Grows to `RECENT_COMMANDS`, then takes the place of `recent_before` (see `queries.remembered`): far cheaper than
+    to forget one command with each new one, which every node of the cluster would have to do for every entry."""
+    recent_before: Map[CommandId, Remembered] = Map()
     level: int = 1
     """The level in force: commands that need a higher one are refused. It never falls."""
     rotation: Rotation = Rotation()

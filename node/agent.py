@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-import sys
 
 from consensus.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, NodeId
 from discovery.peer import Peer
 from discovery.watcher import Watcher
-from node import config as configuration, logs
+from node import config as configuration, interpreter, logs
 from node.blobs import BlobStore
 from node.children import Supervisor
 from node.config import Config
@@ -47,8 +46,7 @@ def main() -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit code."""
     config = configuration.load(os.environ)
     logs.configure(config.logging.format, config.logging.level)
-    # The log's thread must not wait long for the interpreter when the main loop is busy (default: 5 ms a turn).
-    sys.setswitchinterval(0.001)
+    interpreter.tune()
     slot = claim(config.storage.data, config.storage.slot)
     try:
         while (code := asyncio.run(Agent(config, slot).run())) == EXIT_AGAIN:
@@ -136,7 +134,7 @@ class Agent:
         starting.cancel()
         stopping.cancel()
         await self._shut_down(services)
-        if self._removal.happened:
+        if self._removal.happened.is_set():
             return EXIT_REMOVED
         return 1 if self._failed else EXIT_AGAIN if self._dissolution.happened and not self._told_to_stop else 0
 
@@ -196,7 +194,7 @@ class Agent:
             self._registration.cancel()  # a node that says goodbye must not register itself again
         if services is not None:
             await services.stop_work()
-            leaves = self._removal.happened or self._dissolution.happened
+            leaves = self._removal.happened.is_set() or self._dissolution.happened
             if not self._failed and not leaves and self._log is not None:
                 await say_goodbye(self._log, self._gate, self._client)
         await self._watcher.stop()
@@ -253,6 +251,7 @@ class Agent:
             rotation=self._rotation,
             address=self._address,
             leadership=self._leadership,
+            removed=self._removal.happened,
             split=lambda: self._gate.split(self._greeter.met.values()),
         )
 

@@ -1,5 +1,6 @@
 """Removal for good, from both sides: cutting off a removed node's live connections, and ending when it is this node."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -26,19 +27,19 @@ class Caller(Protocol):
 
 
 class Removal:
-    """`follow` every committed state. `happened` says that this node is the one that was removed."""
+    """`follow` every committed state. `happened` is set when this node is the one that was removed."""
 
     def __init__(self, me: NodeId, slot: Path, stop: Callable[[], None]) -> None:
         self._me, self._slot, self._stop = me, slot, stop
         self._cut: frozenset[NodeId] = frozenset()
-        self.happened = False
+        self.happened = asyncio.Event()
 
     def of_this_node(self, reason: str) -> None:
         """Nobody will ever talk to this node again: it ends, rather than to knock for ever."""
-        if not self.happened:
+        if not self.happened.is_set():
             do = f"to come back as a new node, move {self._slot} away and start again"
             _log.error("node.removed", reason=reason, do=do)
-        self.happened = True
+        self.happened.set()
         self._stop()
 
     async def follow(self, state: ClusterState, log: Link, server: Link, client: Caller) -> None:

@@ -66,6 +66,7 @@ class Foundation(msgspec.Struct, frozen=True):
     rotation: Rotator
     address: str
     leadership: Leadership
+    removed: asyncio.Event
     split: Callable[[], Mapping[NodeId, str]]
     """See `node.gate`."""
 
@@ -135,6 +136,7 @@ class Services:
             base.leadership,
             base.rotation,
             settings,
+            base.removed,
             self.replicator.lost,
             base.split,
         )

@@ -155,7 +155,8 @@ def _shrink(view: View, limits: Limits) -> RemoveVoter | None:
         return RemoveVoter(dead[0])
     willing = _willing(view)
     surplus = sorted(view.voters - {view.me} - willing) or sorted(view.voters - {view.me})
-    if view.settled and not dead and view.voters <= healthy and len(view.voters) > wanted and surplus:
+    all_live = view.voters <= healthy and all(_lives(view, voter) for voter in view.voters)
+    if view.settled and not dead and all_live and len(view.voters) > wanted and surplus:
         return RemoveVoter(surplus[-1])
     return None
 

@@ -1,5 +1,6 @@
 """What the handlers need of the node, as small protocols; `node.services` brings the real things."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -113,6 +114,8 @@ class Ports(msgspec.Struct, frozen=True):
     leadership: Leadership
     rotation: Rotation
     settings: Settings
+    removed: asyncio.Event
+    """Set when this node has heard, from its log or from its peers, that it was removed for good."""
     lost: Callable[[], AbstractSet[Digest]] = frozenset
     """Referred to, and held by no node within reach (`node.replicator`)."""
     split: Callable[[], Mapping[NodeId, str]] = dict

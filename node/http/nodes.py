@@ -1,5 +1,6 @@
 """Single members: what they look like, draining and its undoing, leaving for good."""
 
+import asyncio
 from collections.abc import Set
 from typing import Any
 
@@ -110,8 +111,28 @@ async def remove(request: web.Request) -> web.Response:
             _check_copies(ports, node)
         if node in ports.log.status.voters and len(ports.log.state.members) > 1:
             await ports.leadership.retire(node)
-    done = await commit(request, RemoveMember(node))
-    return answer({"id": node, "removed": True}, index=done.index)
+    removing = _leave if node == ports.settings.node else _take_out
+    index = await removing(request, node)
+    return answer({"id": node, "removed": True}, index=index)
+
+
+async def _take_out(request: web.Request, node: NodeId) -> int | None:
+    return (await commit(request, RemoveMember(node))).index
+
+
+async def _leave(request: web.Request, me: NodeId) -> int | None:
+    """The peers cut this node off as soon as they apply its removal, perhaps before its own log has heard of it: then
+    their word is as good, and there is no index."""
+    ports = ports_of(request)
+    committing = asyncio.ensure_future(_take_out(request, me))
+    told = asyncio.ensure_future(ports.removed.wait())
+    try:
+        await asyncio.wait({committing, told}, return_when=asyncio.FIRST_COMPLETED)
+        by_peers = told.done() and me not in ports.log.state.revoked
+        return None if by_peers else await committing
+    finally:
+        committing.cancel()
+        told.cancel()
 
 
 def _check_copies(ports: Ports, node: NodeId) -> None:

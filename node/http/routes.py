@@ -10,6 +10,7 @@ from aiohttp import web
 
 from consensus.messages import Command
 from consensus.ports import Committed, NoQuorum
+from consensus.queries import remembers
 from consensus.state import CommandId
 from node.http.auth import CALLER
 from node.http.context import PORTS, Ports
@@ -48,7 +49,7 @@ def command_id(request: web.Request) -> CommandId | None:
 def was_done(request: web.Request) -> bool:
     """Whether this very call, by its idempotency key, was committed before: what it needed may be gone since."""
     key = command_id(request)
-    return key is not None and key in ports_of(request).log.state.recent
+    return key is not None and remembers(ports_of(request).log.state, key)
 
 
 def key_reused(what: str) -> Refusal:

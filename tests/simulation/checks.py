@@ -11,7 +11,7 @@ from consensus.engine import REGULAR
 from consensus.journal import LogEntry
 from consensus.machine import apply
 from consensus.messages import Accepted, AddDatasetVersion, Entry
-from consensus.queries import outcome_of
+from consensus.queries import outcome_of, remembered
 from consensus.state import ClusterState, CommandId
 
 
@@ -77,7 +77,7 @@ class Reference:
 
     def check_outcome(self, command_id: CommandId, state: ClusterState) -> None:
         """What a client is told is what the command did, the first time."""
-        outcome, version = outcome_of(state.recent[command_id]), self._versions.get(command_id)
+        outcome, version = outcome_of(remembered(state, command_id)), self._versions.get(command_id)
         if not isinstance(outcome, Accepted):
             raise Violation(f"command {command_id} was answered {outcome}")
         if version is not None and msgspec.json.decode(outcome.value)["version"] != version:

@@ -9,6 +9,7 @@ import msgspec
 from consensus.levels import stamped
 from consensus.messages import AddDatasetVersion, Command, CreateToken, Entry, HeldBlob, JoinMember, RevokeToken
 from consensus.ports import CommandRejected
+from consensus.queries import remembered
 from consensus.state import ClusterState, CommandId, Digest, Json, Member, NodeId, Part, Role
 from tests.simulation.checks import Violation
 from tests.simulation.clock import NEW_LEVEL
@@ -98,7 +99,7 @@ class Clients:
         call = self._waiting.pop(command_id, None)
         if call is None:
             return
-        index = state.recent[command_id].index
+        index = remembered(state, command_id).index
         if index <= call.floor:
             raise Violation(f"{command_id} has entry {index}, but entry {call.floor} was answered before it was asked")
         self._newest = max(self._newest, index)

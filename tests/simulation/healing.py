@@ -1,5 +1,6 @@
 """The end of every run: all faults stop, and then the cluster must recover by itself, with nothing lost."""
 
+from consensus.queries import remembers
 from node.voters import wanted_voters
 from tests.simulation.checks import Violation
 from tests.simulation.clock import NEW_LEVEL
@@ -22,7 +23,7 @@ def heal_and_check(world: World) -> None:
     for name, server in world.servers.items():
         state = server.machine.state
         world.reference.check_state(name, state, server.core.applied_index)
-        lost = world.clients.acknowledged - set(state.recent)
+        lost = {command for command in world.clients.acknowledged if not remembers(state, command)}
         if lost:
             total = len(world.clients.acknowledged)
             raise Violation(f"{name} lost {len(lost)} of {total} acknowledged writes: {min(lost)}")

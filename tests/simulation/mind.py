@@ -10,7 +10,7 @@ from consensus.glance import Glance, glance_at, status_of
 from consensus.levels import admit, stamped
 from consensus.messages import Command, Rejected
 from consensus.ports import CommandRejected, Committed, LogStatus, NoQuorum
-from consensus.queries import outcome_of
+from consensus.queries import outcome_of, remembered, remembers
 from consensus.state import ClusterState, CommandId, Member, NodeId
 from node.joining import ClusterRecord
 from node.membership import Membership
@@ -53,14 +53,14 @@ class SimLog:
         self._must_run()
         self._server.proposals.add(command_id, encode_entry(entry))
         try:
-            await self._until(lambda glance: command_id in glance.state.recent, timeout)
+            await self._until(lambda glance: remembers(glance.state, command_id), timeout)
         finally:
             self._server.proposals.remove(command_id)
-        remembered = self.state.recent[command_id]
-        outcome = outcome_of(remembered)
+        known = remembered(self.state, command_id)
+        outcome = outcome_of(known)
         if isinstance(outcome, Rejected):
             raise CommandRejected(outcome)
-        return Committed(remembered.index, outcome)
+        return Committed(known.index, outcome)
 
     async def add_voter(self, node: NodeId, timeout: float = 5.0) -> None:
         await self._change(VoterChange(add=True, node=node), timeout)

@@ -111,9 +111,8 @@ def _forget_the_vote(self: Journal, term: int, vote: str | None) -> None:
 def _apply_every_time(self: Replica, index: int, command: bytes) -> None:
     """A command that is seen again has its effect again."""
     entry = decode_entry(command)
-    recent = self.state.recent
-    if entry.id in recent:
-        self.state = msgspec.structs.replace(self.state, recent=recent.delete(entry.id))
+    if entry.id in self.state.recent:
+        self.state = msgspec.structs.replace(self.state, recent=self.state.recent.delete(entry.id))
     _replica_apply(self, index, command)
 
 

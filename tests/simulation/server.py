@@ -11,6 +11,7 @@ from consensus.levels import admit
 from consensus.messages import Entry, RevokeToken
 from consensus.proposals import Proposals
 from consensus.pump import Pump
+from consensus.queries import remembers
 from consensus.replica import Replica
 from consensus.snapshot import SnapshotStore
 from consensus.state import ClusterState, CommandId
@@ -176,7 +177,7 @@ class Server:
     def propose(self, entry: Entry) -> None:
         """Raises CommandRejected: it needs a higher level than this node knows to be in force."""
         admit(self.machine.state, entry)
-        if entry.id in self.machine.state.recent:
+        if remembers(self.machine.state, entry.id):
             self.world.clients.answered(entry.id, self.machine.state)
             return
         command = encode_entry(entry)
@@ -195,7 +196,7 @@ class Server:
         progress = self.machine.take()
         if progress is None:
             return []
-        answered = [command_id for command_id in self.open if command_id in progress.state.recent]
+        answered = [command_id for command_id in self.open if remembers(progress.state, command_id)]
         for command_id in answered:
             self.proposals.remove(command_id)
             del self.open[command_id]

@@ -159,7 +159,7 @@ class Cluster:
 def facts(state: ClusterState) -> ClusterState:
     """The state without its books, for comparing."""
     bare = ClusterState()
-    books = ("index", "audit", "audit_next", "recent", "recent_order", "recent_next")
+    books = ("index", "audit", "audit_next", "recent", "recent_before")
     return msgspec.structs.replace(state, **{name: getattr(bare, name) for name in books})
 
 

@@ -83,6 +83,7 @@ def check_candidate(state: ClusterState, job: Job, candidate: Candidate) -> None
 
 def check_books(state: ClusterState) -> None:
     assert len(state.audit) <= AUDIT_ENTRIES
-    assert len(state.recent) == len(state.recent_order) <= RECENT_COMMANDS
-    assert set(state.recent_order.values()) == set(state.recent)
+    assert len(state.recent) <= RECENT_COMMANDS
+    assert len(state.recent_before) in (0, RECENT_COMMANDS)
+    assert not set(state.recent) & set(state.recent_before)
     assert sorted(state.audit) == list(range(state.audit_next - len(state.audit), state.audit_next))

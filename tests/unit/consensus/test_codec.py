@@ -158,7 +158,7 @@ def test_a_cut_or_flipped_entry_never_raises_anything_else(data: st.DataObject) 
 
 
 def test_maps_are_checked_to_the_keys() -> None:
-    wrong = VERSION + b"s" + msgspec.msgpack.encode({"audit_next": 0, "recent_order": {"one": "c1"}})
+    wrong = VERSION + b"s" + msgspec.msgpack.encode({"audit_next": 0, "audit": {"one": "c1"}})
     with pytest.raises(CodecError, match="Expected `int`, got `str`"):
         decode_state(wrong)
 
@@ -168,8 +168,8 @@ def test_a_state_of_an_earlier_release_lacks_fields_that_have_a_default() -> Non
 
 
 def big_state() -> ClusterState:
-    """About 50,000 items: 20,000 remembered commands, 200 jobs of 30 candidates with 5 folds each."""
-    recent = {CommandId(f"{number:064x}"): Remembered(number, False, "", Json(b"")) for number in range(20_000)}
+    """About 70,000 items: 40,000 remembered commands, 200 jobs of 30 candidates with 5 folds each."""
+    recent = [(CommandId(f"{number:064x}"), Remembered(number, False, "", Json(b""))) for number in range(40_000)]
     result = FoldResult(0, Json(b'{"roc_auc":0.91,"accuracy":0.87}'), 0.25, 3.5, 1)
     folds = Map({fold: replace(result, fold=fold) for fold in range(5)})
     jobs = {}
@@ -181,9 +181,8 @@ def big_state() -> ClusterState:
         jobs[job] = Job(job, "", JobState.RUNNING, Json(b"{}"), (unit,), Map(made), 1.0, "ann")
     return ClusterState(
         jobs=Map(jobs),
-        recent=Map(recent),
-        recent_order=Map(dict(enumerate(recent))),
-        recent_next=len(recent),
+        recent=Map(dict(recent[20_000:])),
+        recent_before=Map(dict(recent[:20_000])),
     )
 
 

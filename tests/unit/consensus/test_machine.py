@@ -20,7 +20,7 @@ from consensus.messages import (
     RevokeToken,
     StartFolds,
 )
-from consensus.queries import outcome_of
+from consensus.queries import outcome_of, remembers
 from consensus.rules import Change, Stamp
 from consensus.state import ClusterState, CommandId, Json, Role
 from tests.unit.consensus.facts import BEGUN, FIRST, JOB, RUNNING, A, Cluster, add, digest, facts, failed, member
@@ -126,15 +126,33 @@ def test_the_bookkeeping_of_nodes_does_not_flush_the_audit() -> None:
     assert cluster.state.audit is before
 
 
-def test_the_rings_are_bounded_and_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_is_bounded_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "AUDIT_ENTRIES", 3)
-    monkeypatch.setattr(machine, "RECENT_COMMANDS", 5)
     cluster = Cluster()
     for number in range(12):
         cluster.run(RevokeToken(f"t{number}"), f"c{number}")
     assert [line.object for _, line in sorted(cluster.state.audit.items())] == ["t9", "t10", "t11"]
-    assert sorted(cluster.state.recent) == sorted(CommandId(f"c{number}") for number in range(7, 12))
-    assert sorted(cluster.state.recent_order) == list(range(7, 12))
+
+
+def test_as_many_commands_as_promised_are_remembered_and_at_most_twice_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "RECENT_COMMANDS", 5)
+    cluster = Cluster()
+    for number in range(23):
+        cluster.run(RevokeToken(f"t{number}"), f"c{number}")
+        known = [old for old in range(number + 1) if remembers(cluster.state, CommandId(f"c{old}"))]
+        assert known == list(range(number + 1))[-len(known) :], "the newest"
+        assert min(number + 1, 5) <= len(known) <= 10
+
+
+def test_a_command_of_the_generation_before_is_not_applied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "RECENT_COMMANDS", 5)
+    cluster = Cluster()
+    first = cluster.run(CreateToken("t", "ci", Role.VIEWER, digest(1)), "make")
+    for number in range(6):
+        cluster.run(RevokeToken("t"), f"c{number}")
+    assert CommandId("make") in cluster.state.recent_before
+    assert cluster.run(CreateToken("t", "ci", Role.VIEWER, digest(1)), "make").outcome == first.outcome
+    assert "t" not in cluster.state.tokens
 
 
 def test_the_bounds_are_those_promised() -> None:

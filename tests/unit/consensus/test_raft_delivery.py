@@ -14,7 +14,7 @@ from consensus.replica import Progress
 from consensus.state import ClusterState, CommandId, Json, NodeId, Remembered
 
 A = NodeId("a")
-EMPTY = Glance(A, ClusterState(), True, A, 1, 1, 1, 0.0, (A,), (A,), (), {}, {}, "")
+EMPTY = Glance(A, ClusterState(), True, A, 1, 1, 1, 0.0, 0.0, (A,), (A,), (), {}, {}, "")
 
 
 def applied(index: int, *, restored: bool = False) -> tuple[Glance, Progress]:

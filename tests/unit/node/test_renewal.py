@@ -135,7 +135,7 @@ async def removed_by(nodes: list[Node], gone: Node) -> None:
             node.table.follow(log.state, "0" * 16)
             removal = Removal(node.id, Path("slot"), lambda: None)
             await removal.follow(log.state, Cuts(), node.api, node.peers)
-            assert not removal.happened
+            assert not removal.happened.is_set()
 
 
 class Cuts:
@@ -205,7 +205,7 @@ async def test_a_node_whose_own_log_says_so_ends_once_and_says_what_to_do(
     removal = Removal(nodes[1].id, Path("/data/slots/2"), lambda: stops.append(1))
     for _ in range(2):
         await removal.follow(log.state, Cuts(), nodes[1].api, nodes[1].peers)
-    assert removal.happened
+    assert removal.happened.is_set()
     assert stops == [1]
 
 

@@ -93,6 +93,12 @@ def test_votes_are_not_left_to_one_that_may_be_dead() -> None:
     assert next_change(view("abcde", answering, stopping="abcd"), LIMITS) == RemoveVoter(NodeId("b"))
 
 
+def test_a_surplus_vote_stays_while_another_voter_may_be_dead() -> None:
+    members = dict.fromkeys("abc", HERE) | {"d": MUTE}
+    assert next_change(view("abcd", members), LIMITS) is None
+    assert next_change(view("abcd", dict.fromkeys("abcd", HERE)), LIMITS) == RemoveVoter(NodeId("d"))
+
+
 def test_a_new_leader_first_hears_who_stops_before_it_takes_a_vote() -> None:
     fresh = View(NodeId("a"), ids("abcd"), {NodeId(node): HERE for node in "abcd"}, ids(""), settled=False)
     assert next_change(fresh, LIMITS) is None

@@ -106,6 +106,23 @@ async def test_a_node_loses_its_vote_and_leaves_for_good(tmp_path: object) -> No
         assert len(found["nodes"]) == len(found["voters"]) == 2
 
 
+async def test_a_node_that_leaves_is_told_by_its_peers_when_they_have_cut_it_off(tmp_path: object) -> None:
+    async with world(tmp_path) as api:  # type: ignore[arg-type]
+        me, other = api.flock.first.id, api.flock.nodes[1].id
+        assert (await api.call("POST", "/v1/cluster/transfer", json={"to": "node-1"})).status == 200
+        await api.flock.logs[other].remove_voter(me)
+        with api.cut_off():
+            leaving = asyncio.create_task(api.call("DELETE", f"/v1/nodes/{me}"))
+            taking = asyncio.create_task(api.call("DELETE", "/v1/nodes/node-2?force=true"))
+            assert not (await asyncio.wait({leaving}, timeout=0.3))[0], "nothing is known yet"
+            api.ports.removed.set()
+            left = await leaving
+            assert (left.status, left.json) == (200, {"id": me, "removed": True})
+            assert "x-parvada-index" not in left.headers
+            # Of what it asked for besides it knows nothing.
+            assert (await taking).problem == (503, "no_quorum")
+
+
 async def test_a_leader_that_is_removed_hands_over_first(tmp_path: object) -> None:
     async with world(tmp_path) as api:  # type: ignore[arg-type]
         me = api.flock.first.id

@@ -188,7 +188,11 @@ def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: i
         mode="inline",
         copies=3,
     )
-    return Ports(log, ThreadWorkshop(), me.blobs, distributor, local, telemetry, leadership, rotation, settings), local
+    removed = asyncio.Event()
+    ports = Ports(
+        log, ThreadWorkshop(), me.blobs, distributor, local, telemetry, leadership, rotation, settings, removed
+    )
+    return ports, local
 
 
 def _rotation(three: Flock, folder: Path) -> Rotator:
