@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := check
-.PHONY: check test lint types arrows unit fuzz simulate chaos scale format lock image clean
+.PHONY: check test bytecode lint types arrows unit fuzz simulate chaos scale format lock image clean
 
 # The virtual environment, exactly as locked, with the project itself installed in place.
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
@@ -14,6 +14,10 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+# Compiled once, as by pip and in the image, also where PYTHONDONTWRITEBYTECODE is set: nodes start in numbers.
+bytecode: $(VENV)/.ready
+	$(BIN)/python -m compileall -q consensus discovery node parvada serving training tui tests benchmarks
 
 ## ruff, mypy --strict, import-linter and the fast tests
 check: lint types arrows unit
@@ -28,11 +32,11 @@ types: $(VENV)/.ready
 arrows: $(VENV)/.ready
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.ready
+unit: bytecode
 	$(BIN)/python -m pytest tests/unit -q $(PYTEST_ARGS)
 
 ## every test that this machine can run, cheap ones first: real processes, real Ray, and Docker where there is one
-test: $(VENV)/.ready
+test: bytecode
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
 ## parsers under hostile input, FUZZ times as long as in a usual run
@@ -43,15 +47,15 @@ fuzz: $(VENV)/.ready
 ## whole clusters in virtual time, from a seed each: make simulate SEEDS=n FIRST=k
 SEEDS ?= 2000
 FIRST ?= 0
-simulate: $(VENV)/.ready
+simulate: bytecode
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 ## real processes, then real containers, under kill -9, pauses, partitions and power cuts; prints one ledger
-chaos: $(VENV)/.ready
+chaos: bytecode
 	$(BIN)/python -m tests.chaos.whole --seconds 600 --power-cuts 20 $(CHAOS_ARGS)
 
 ## figures of the control plane with up to 30 nodes; wants a quiet machine
-scale: $(VENV)/.ready
+scale: bytecode
 	for what in formation idle writes growth restart election; do $(BIN)/python -m benchmarks.scale $$what || exit 1; done
 
 format: $(VENV)/.ready

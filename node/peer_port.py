@@ -1,6 +1,7 @@
 """The listener of the peer port: bounds what strangers and slow peers hold, and cuts a node's connections at once."""
 
 import asyncio
+import functools
 import ssl
 import time
 import weakref
@@ -74,7 +75,12 @@ def _end_of_certificate(request: web.Request) -> float:
     """Wall-clock time at which the certificate of this connection's peer ends."""
     tls = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
     not_after = (tls.getpeercert() or {}).get("notAfter") if tls is not None else None
-    return float(ssl.cert_time_to_seconds(not_after)) if isinstance(not_after, str) else 0.0
+    return _seconds(not_after) if isinstance(not_after, str) else 0.0
+
+
+@functools.lru_cache(maxsize=CONNECTIONS)
+def _seconds(not_after: str) -> float:
+    return float(ssl.cert_time_to_seconds(not_after))
 
 
 class _Closed(asyncio.Protocol):

@@ -5,6 +5,7 @@ pass for one that exists. With `node.authority` the only module that imports `cr
 """
 
 import contextlib
+import functools
 import hashlib
 import random
 import ssl
@@ -34,6 +35,7 @@ DNS_NAME = "node.parvada.internal"
 LEAF_LIFETIME = timedelta(hours=24)
 RAY_LIFETIME = timedelta(days=90)
 """Ray reads its certificate once, at its start; an epoch older than 60 days is renewed when idle."""
+KNOWN_CERTIFICATES = 1024
 RENEW_BETWEEN = (0.5, 0.8)
 """Share of its lifetime at which a leaf is renewed, by lot: nodes started together do not renew together."""
 
@@ -84,6 +86,48 @@ class RayCredentials(msgspec.Struct, frozen=True):
         return "RayCredentials(...)"
 
 
+class _Presented(msgspec.Struct, frozen=True):
+    """A certificate of ours: whose, and from when to when."""
+
+    node: NodeId
+    not_before: datetime
+    not_after: datetime
+
+
+def _examiner(trusted: tuple[Authority, ...]) -> Callable[[bytes], _Presented]:
+    """Remembers those that it did not refuse: the same few certificates come again with every request. Whoever trusts
+    others takes a new one, so that nothing judged before is found in it."""
+    return functools.lru_cache(KNOWN_CERTIFICATES)(functools.partial(_examine, trusted))
+
+
+def _examine(trusted: tuple[Authority, ...], der: bytes) -> _Presented:
+    """What is true of these bytes at any time, for whoever trusts these authorities. Raises PermissionError."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        authority = _issuer(trusted, certificate)
+        key = certificate.public_key()
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except Exception as error:  # the fence to hostile bytes: whatever the parser says, it is a refusal
+        raise PermissionError(f"not a certificate of this cluster: {type(error).__name__}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise PermissionError("the peer's key is of another kind than ours")
+    node = _node_id(key)
+    if uris != [authority.spiffe_id(node)]:
+        raise PermissionError("the identity in the peer's certificate is not the hash of its key")
+    return _Presented(node, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def _issuer(trusted: tuple[Authority, ...], certificate: x509.Certificate) -> Authority:
+    """Whose it is, of those that are trusted. Raises what `cryptography` says of the last that was tried."""
+    for authority in trusted[:-1]:
+        with contextlib.suppress(InvalidSignature, ValueError, TypeError):
+            certificate.verify_directly_issued_by(authority.certificate)
+            return authority
+    certificate.verify_directly_issued_by(trusted[-1].certificate)
+    return trusted[-1]
+
+
 class Identity:
     """This node's side of every mutual TLS connection, and its judgement of the other side."""
 
@@ -99,6 +143,7 @@ class Identity:
         self.id = key.id
         self._authority = authority
         self._trusted = (authority, *also)
+        self._examine = _examiner(self._trusted)
         self._key = key
         self._ips = tuple(ips)
         self._dns = (DNS_NAME, *dns)
@@ -121,6 +166,7 @@ class Identity:
         """Present a leaf of `authority` and trust it, `also` these, and no others; open connections stay, but those
         who opened them are judged anew by `identify`."""
         self._authority, self._trusted = authority, (authority, *also)
+        self._examine = _examiner(self._trusted)
         self._leaf = self.issue()
         self._renew_at = _renewal_time(self._leaf)
         self._contexts.trust(self._cas_pem(), self._chain_pem())
@@ -165,33 +211,12 @@ class Identity:
         """
         if not der:
             raise PermissionError("the peer presented no certificate")
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-            authority = self._issuer(certificate)
-            key = certificate.public_key()
-            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-        except Exception as error:  # the fence to hostile bytes: whatever the parser says, it is a refusal
-            raise PermissionError(f"not a certificate of this cluster: {type(error).__name__}") from error
-        if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+        presented = self._examine(der)
+        if not presented.not_before <= datetime.now(UTC) <= presented.not_after:
             raise PermissionError(f"its certificate is expired or not yet valid at {now_text()}: compare the clocks")
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise PermissionError("the peer's key is of another kind than ours")
-        node = _node_id(key)
-        if uris != [authority.spiffe_id(node)]:
-            raise PermissionError("the identity in the peer's certificate is not the hash of its key")
-        if self._revoked(node):
-            raise Revoked(f"node {node} is revoked")
-        return node
-
-    def _issuer(self, certificate: x509.Certificate) -> Authority:
-        """Whose it is, of those that are trusted. Raises what `cryptography` says of the last that was tried."""
-        for authority in self._trusted[:-1]:
-            with contextlib.suppress(InvalidSignature, ValueError, TypeError):
-                certificate.verify_directly_issued_by(authority.certificate)
-                return authority
-        certificate.verify_directly_issued_by(self._trusted[-1].certificate)
-        return self._trusted[-1]
+        if self._revoked(presented.node):
+            raise Revoked(f"node {presented.node} is revoked")
+        return presented.node
 
     def ray_credentials(
         self, epoch: int, cluster_id: str, ips: Sequence[str], authority: Authority | None = None

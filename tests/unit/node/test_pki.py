@@ -4,9 +4,10 @@ import asyncio
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import given, strategies as st
 from consensus.state import NodeId
 from node import authority as authority_module, pki
 from node.pki import Authority, Identity, NodeKey, SecretError
-from node.tls import Contexts
+from node.tls import Contexts, Revoked
 
 SECRET = bytes(range(32))
 IPS = ("127.0.0.1",)
@@ -315,6 +316,34 @@ def test_self_signed_twin_of_the_authority_is_not_believed(alice: Identity, auth
     )
     with pytest.raises(PermissionError):
         alice.identify(false.public_bytes(serialization.Encoding.DER))
+
+
+def test_who_was_let_in_before_is_judged_anew(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    revoked = set[NodeId]()
+    alice = Identity(authority, NodeKey.generate(), IPS, revoked=revoked.__contains__)
+    key, newer = NodeKey.generate(), Authority.from_secret(bytes(32))
+    leaf = authority.issue(key.private.public_key(), key.id, uri(authority.spiffe_id(key.id)), timedelta(hours=1))
+    der = leaf.public_bytes(serialization.Encoding.DER)
+    assert alice.identify(der) == key.id
+    revoked.add(key.id)
+    with pytest.raises(Revoked):
+        alice.identify(der)
+    revoked.clear()
+    with monkeypatch.context() as later:
+        later.setattr(pki, "datetime", Later)
+        with pytest.raises(PermissionError, match="expired"):
+            alice.identify(der)
+    alice.use(newer, [authority])
+    assert alice.identify(der) == key.id
+    alice.use(newer)
+    with pytest.raises(PermissionError, match="not a certificate of this cluster"):
+        alice.identify(der)
+
+
+class Later(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Later":
+        return cls.fromtimestamp(time.time() + 7200, tz)
 
 
 @given(st.binary(max_size=300))
