@@ -32,13 +32,15 @@ class Registration:
 
     async def run(self) -> None:
         while True:
+            begun = time.monotonic()
             try:
                 await self._register()
             except CommandRejected as error:
                 _log.error("node.not_admitted", reason=error.reason)
             except LogError as error:
                 _log.info("node.not_registered_yet", reason=str(error))
-            await asyncio.sleep(CHECK_SECONDS)
+            # One that has waited long for the log in vain, as at the start of many nodes, tries again soon.
+            await asyncio.sleep(max(RETRY_SECONDS, CHECK_SECONDS - (time.monotonic() - begun)))
 
     async def _register(self) -> None:
         state = self._log.state
