@@ -21,7 +21,7 @@ GATHER_SECONDS = 1.0
 CAUGHT_UP_ENTRIES = 100
 TICK_SECONDS = 0.5
 NOTICE_SECONDS = 30.0
-"""A notice is forgotten after this: the node has stopped, or has changed its mind."""
+"""A notice is forgotten after this, or as soon as its node has gone and come back."""
 SETTLE_SECONDS = 3.0
 """A new leader waits this long before it takes a surplus vote: nodes that stop tell it by then, and lose theirs."""
 TRANSFER_SECONDS = 1.5
@@ -43,6 +43,8 @@ class Membership:
         self._limits = limits
         self._clock = clock
         self._notices: dict[NodeId, float] = {}
+        self._stopped: set[NodeId] = set()
+        """Of those with a notice: whose connection has gone since."""
         self._leaving: dict[NodeId, float] = {}
         self._last_seen: dict[NodeId, float] = {}
         self._caught_up_since: dict[NodeId, float] = {}
@@ -120,12 +122,13 @@ class Membership:
 
     def _observe(self, status: LogStatus, state: ClusterState) -> None:
         now = self._clock()
+        here = {*status.connected, status.me}
         if status.leader != status.me:
             self._leads_since = None
         elif self._leads_since is None:
             self._leads_since = now
         for node in state.members:
-            if node in status.connected or node == status.me:
+            if node in here:
                 self._last_seen[node] = now
             else:
                 self._last_seen.setdefault(node, now)
@@ -136,6 +139,9 @@ class Membership:
         for told in (self._notices, self._leaving):
             for node in [node for node, at in told.items() if now - at > NOTICE_SECONDS]:
                 del told[node]
+        for node in self._stopped & here:
+            self._notices.pop(node, None)  # it has been started again
+        self._stopped = self._notices.keys() - here
         for known in (self._last_seen, self._caught_up_since, self._leaving):
             for node in known.keys() - state.members.keys():
                 del known[node]  # removed for good

@@ -13,6 +13,7 @@ from tests.support.band import Band, BandNode, band
 from tests.support.data import iris_csv
 from tests.support.scaling import scale
 from tests.support.wait import wait_for
+from tests.support.writers import missing, writing
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -32,6 +33,25 @@ def test_no_step_of_scaling_loses_a_write_or_stops_them(tmp_path: Path) -> None:
         if max(run.gaps.values()) <= GAP_SECONDS:
             return
     pytest.fail(f"writes stood still: {run.gaps}")
+
+
+def test_nodes_restarted_one_after_another_never_stop_the_writes(tmp_path: Path) -> None:
+    """An upgrade: each node is stopped as soon as the one before it is ready again, the leader first and last. Soon
+    after, all have their votes again."""
+    with band(tmp_path, 3) as cluster:
+        cluster.grow(3)
+        cluster.settle(3, 3)
+        first = cluster.by_id(cluster.wait_for_leader())
+        with writing(cluster) as writers:
+            begun = time.monotonic()
+            for node in (first, *(other for other in cluster.nodes if other is not first), first):
+                cluster.shrink([node])
+                node.start()
+                cluster.wait_ready()
+            cluster.settle(3, 3, timeout=20)
+            gap = writers.longest_gap(begun)
+        assert (sum(missing(cluster, writers).values()), writers.odd) == (0, [])
+        assert gap <= GAP_SECONDS
 
 
 # ---------------------------------------------------------------- dead voters

@@ -72,6 +72,19 @@ async def test_when_all_stop_nothing_changes() -> None:
         assert {member.status for member in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
 
 
+async def test_a_node_that_has_been_started_again_stays() -> None:
+    """Nodes restarted one after another: each has its vote back before the next goes, and takes its share of work."""
+    async with managed(A, B, C) as (network, managers):
+        for node in (B, C, B):
+            assert await managers[A].stopping(node, 10)
+            assert node not in network.voters
+            network.kill(node)
+            await asyncio.sleep(TICK_SECONDS)
+            network.revive(node)
+            await eventually(lambda: set(network.voters) == {A, B, C}, 5)
+            assert {member.status for member in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
+
+
 async def test_a_stopping_leader_hands_over_and_is_then_let_go_by_the_next() -> None:
     async with managed(A, B, C) as (network, managers):
         assert await managers[A].stopping(A, 10) is False, "it is the new leader's to say"
