@@ -4,6 +4,7 @@ Only the log: no agent, no HTTP, no front. So its figures are those of consensus
 """
 
 import asyncio
+import gc
 import hashlib
 import os
 import sys
@@ -174,5 +175,6 @@ def _say(reply: Reply) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # as `parvada._startup` for the agent
     interpreter.tune()
     asyncio.run(run(msgspec.json.decode(sys.argv[1], type=Start)))

@@ -15,8 +15,8 @@ QUORUM_SECONDS = 1.0
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """Made in the log's thread, read anywhere. `quorum_at` and `last_quorum_at` are on the
-    engine's clock, and as `HardenedRaft` has them."""
+    """Made in the log's thread, read anywhere. `quorum_at` and `last_quorum_at` are those of `HardenedRaft`, on the
+    engine's clock."""
 
     me: NodeId
     state: ClusterState

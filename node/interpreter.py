@@ -1,4 +1,4 @@
-"""The interpreter's own settings, for every process in which a log runs."""
+"""The interpreter's own settings, for every process in which a log runs; see also `parvada._startup`."""
 
 import gc
 import sys
@@ -11,8 +11,5 @@ search finds nothing, but every entry makes enough of them to cost a third of th
 
 
 def tune() -> None:
-    """Call it once, when all is imported."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.collect()
-    gc.freeze()  # what is imported stays: no need to search it again and again
     gc.set_threshold(YOUNG_OBJECTS)

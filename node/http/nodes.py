@@ -133,6 +133,7 @@ async def _leave(request: web.Request, me: NodeId) -> int | None:
     finally:
         committing.cancel()
         told.cancel()
+        await asyncio.gather(committing, told, return_exceptions=True)  # nobody else asks what became of them
 
 
 def _check_copies(ports: Ports, node: NodeId) -> None:

@@ -194,6 +194,22 @@ def parvada(cluster: Band, node: BandNode, *arguments: str) -> Any:
 
 
 # ---------------------------------------------------------------- leaders
+def test_a_write_that_waits_through_a_follower_outlives_the_leader(tmp_path: Path) -> None:
+    """The follower knows at once that the leader is gone: that is no reason to refuse what the next one can commit."""
+    with band(tmp_path, 3) as cluster:
+        cluster.grow(3)
+        cluster.settle(3, 3)
+        for number in range(3):
+            leader = cluster.by_id(cluster.wait_for_leader())
+            follower = next(node for node in cluster.nodes if node is not leader)
+            leader.kill()
+            body = {"name": f"during-{number}", "role": "viewer"}
+            answer = cluster.ask(follower, "POST", "/v1/tokens", body, timeout=10.0)
+            assert answer.status == 201, answer.body
+            leader.start()
+            cluster.settle(3, 3)
+
+
 def test_a_leader_cut_off_says_so_and_leads_again(tmp_path: Path) -> None:
     with band(tmp_path, 4) as cluster:
         cluster.grow(4)

@@ -79,7 +79,7 @@ async def test_a_node_that_has_been_started_again_stays() -> None:
             assert await managers[A].stopping(node, 10)
             assert node not in network.voters
             network.kill(node)
-            await asyncio.sleep(TICK_SECONDS)
+            await eventually(lambda gone=node: gone in managers[A]._stopped)  # type: ignore[misc]
             network.revive(node)
             await eventually(lambda: set(network.voters) == {A, B, C}, 5)
             assert {member.status for member in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
