@@ -4,6 +4,7 @@ Not `web.FileResponse`: over TLS it reads 16 KB at a time, each in a trip to a t
 """
 
 import asyncio
+import contextlib
 import re
 from pathlib import Path
 
@@ -26,7 +27,8 @@ async def send_file(request: web.Request, path: Path, size: int) -> web.StreamRe
     response.content_length = size - start
     await response.prepare(request)
     if request.method != "HEAD":
-        await _send(response, path, start)
+        with contextlib.suppress(ConnectionResetError):  # the receiver has gone, which is its right: no room there, say
+            await _send(response, path, start)
     return response
 
 

@@ -62,6 +62,12 @@ def told(flock: Flock, name: str) -> bool:
     return all(any(alarm.startswith(f"disk_full: {name} ") for alarm in found) for found in seen)
 
 
+def held_by(flock: Flock, node: LocalNode, dataset: str) -> list[str]:
+    """The nodes that hold its only part."""
+    (holders,) = flock.ask(node, "GET", f"/v1/datasets/{dataset}").body["holders"].values()
+    return list(holders)
+
+
 def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
     settings = {"PARVADA_DISK_RESERVE_MB": str(RESERVE_MB), "PARVADA_FRONTS": "1"}
     with running(small, 3, environment=settings) as flock:
@@ -70,6 +76,7 @@ def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
         me = next(node["id"] for node in flock.view(other)["nodes"] if node["name"] == full.name)
         assert flock.ask(other, "POST", "/v1/cluster/transfer", {"to": me}).status == 200
         wait_for("it to lead", lambda: flock.view(full)["leader"] == me)
+        wait_for("its copy", lambda: me in held_by(flock, other, "before"))
 
         # No room for blobs: it refuses uploads, others place their copies elsewhere, and the log goes on.
         fill(full.data / "fill", (RESERVE_MB - 8) << 20)
@@ -79,8 +86,8 @@ def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
         assert answer.body["details"]["node"] == full.name
         assert list((full.data / "tmp").iterdir()) == []
         wait_for("everybody to know", lambda: told(flock, full.name))
-        wine = flock.push(other, "wine", wine_csv(), "?target=cultivar")
-        (holders,) = wine["holders"].values()
+        flock.push(other, "wine", wine_csv(), "?target=cultivar")
+        holders = held_by(flock, other, "wine")
         assert len(holders) == 2
         assert me not in holders
         assert flock.view(full)["leader"] == me

@@ -21,7 +21,7 @@ from node.pace import Pace
 from node.peer_connector import PeerConnector
 from node.peer_table import PeerTable
 from node.peer_words import PeerRefused, PeerUnreachable
-from node.room import Limits
+from node.room import DiskFull, Limits
 from node.transfer import NoHolder
 from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
 
@@ -339,6 +339,18 @@ async def test_no_room_is_told_to_the_sender(nodes: list[Node]) -> None:
         await nodes[0].transfer.put(nodes[1].id, digest)
     assert refused.value.status == 507
     assert nodes[1].blobs.digests() == frozenset()
+
+
+async def test_a_receiver_without_room_hangs_up_and_the_holder_minds_it_not(
+    nodes: list[Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = nodes[:2]
+    digest = await there.keep(os.urandom(32 * 1024 * 1024))
+    here.blobs.room.limits = Limits(quota=100)
+    with pytest.raises(DiskFull):
+        await here.transfer.fetch(digest, [there.id])
+    assert await here.transfer.holds(there.id, digest)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 class Gap:
