@@ -57,7 +57,7 @@ class Replicator:
         grace: float = GRACE_SECONDS,
         pace: Pace | None = None,
     ) -> None:
-        """`pace`: of all that is pulled only to have enough copies."""
+        """`pace`: of all that is pulled only to have enough copies; a model that is served needs none."""
         self._me, self._facts, self._blobs, self._fetcher, self._clock = me, facts, blobs, fetcher, clock
         self._grace, self._pace = grace, pace
         self.garbage = Garbage(grace)

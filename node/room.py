@@ -1,6 +1,7 @@
 """How much this node may still keep: the disk less what is reserved for the log, and the quota for blobs."""
 
 import contextlib
+import enum
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -32,8 +33,21 @@ class Limits(msgspec.Struct, frozen=True):
     quota: int = 0
     """Of all blobs together; 0 = what the disk has."""
     reserve: int = 256 * MEGABYTE
-    """Left free on the disk for the Raft log, which must not be the one to find it full: a journal and two snapshots
-    of the size that they reach under load."""
+    """Left free on the disk for the Raft log, which must not be the one to find it full: a journal and two snapshots of
+    the size that they reach under load, and as much again for what is needed here now."""
+
+
+class Purpose(enum.Enum):
+    """What room is asked for."""
+
+    KEEP = "keep"
+    """A blob, for the cluster: within the quota, out of the reserve."""
+    MAKE = "make"
+    """A file that blobs are made from, and that does not stay: not counted by the quota, but no room for blobs is none
+    for what they are made from."""
+    USE = "use"
+    """A blob that is needed here now (a model to predict with, data to train on): the quota does not bar it, and it may
+    take half of the reserve. A node that is full must go on doing its work."""
 
 
 class Claim:
@@ -58,8 +72,7 @@ class Room:
 
     def disk_bytes(self) -> int:
         """What files of any kind may still take."""
-        free = shutil.disk_usage(self._folder).free - self.limits.reserve
-        return max(0, free - sum(claim.left for claim in self._claims))
+        return self._unclaimed(self.limits.reserve)
 
     def free_bytes(self) -> int:
         """What blobs may still take."""
@@ -77,20 +90,18 @@ class Room:
         at, need = self._refused
         return self._clock() - at < FULL_SECONDS and free < need
 
-    def check(self, size: int) -> None:
-        """Raises DiskFull if `size` more bytes of blobs have no place."""
-        self._check(size, self.free_bytes())
-
-    def check_passing(self, size: int) -> None:
-        """The same for files that do not stay, which the quota does not count; but no room for blobs is none for
-        what blobs are made from."""
-        self._check(size, self.disk_bytes() if self.free_bytes() else 0)
+    def check(self, size: int, purpose: Purpose = Purpose.KEEP) -> None:
+        """Raises DiskFull if `size` more bytes have no place."""
+        free = self._free_for(purpose)
+        if size > free:
+            self.note_refusal(size)
+            raise DiskFull(f"no room for {size} bytes: {free} bytes are free on this node", size, free)
 
     @contextlib.contextmanager
-    def claim(self, size: int, *, passing: bool = False) -> Iterator[Claim]:
+    def claim(self, size: int, purpose: Purpose = Purpose.KEEP) -> Iterator[Claim]:
         """Room for `size` bytes that are about to come. Raises DiskFull."""
-        (self.check_passing if passing else self.check)(size)
-        claim = Claim(size, 0 if passing else size)
+        self.check(size, purpose)
+        claim = Claim(size, 0 if purpose is Purpose.MAKE else size)
         self._claims.add(claim)
         try:
             yield claim
@@ -101,7 +112,15 @@ class Room:
         """Something was refused that needs so many bytes."""
         self._refused = (self._clock(), need)
 
-    def _check(self, size: int, free: int) -> None:
-        if size > free:
-            self.note_refusal(size)
-            raise DiskFull(f"no room for {size} bytes: {free} bytes are free on this node", size, free)
+    def _free_for(self, purpose: Purpose) -> int:
+        match purpose:
+            case Purpose.KEEP:
+                return self.free_bytes()
+            case Purpose.MAKE:
+                return self.disk_bytes() if self.free_bytes() else 0
+            case Purpose.USE:
+                return self._unclaimed(self.limits.reserve // 2)
+
+    def _unclaimed(self, reserve: int) -> int:
+        free = shutil.disk_usage(self._folder).free - reserve
+        return max(0, free - sum(claim.left for claim in self._claims))

@@ -15,6 +15,7 @@ from node.pace import Pace
 from node.peer_sessions import CONNECT_SECONDS
 from node.peer_words import PeerError, PeerRefused, PeerUnreachable
 from node.peers import READ_SECONDS, PeerClient
+from node.room import Purpose
 
 log = logs.get("node.transfer")
 
@@ -43,8 +44,11 @@ class Transfer:
         self._paced: dict[Digest, Pace] = {}
 
     async def fetch(self, digest: Digest, holders: Sequence[NodeId], pace: Pace | None = None) -> None:
-        """Make the blob present here. Holders are tried in order; callers for the same blob share one transfer, which
-        keeps to the `pace` only as long as all of them have one.
+        """Make the blob present here. Holders are tried in order; callers for the same blob share one transfer.
+
+        A `pace` is for a copy that is only to be kept, within what this node may keep. Without one the blob is needed
+        here now: it comes as fast as it can, and a node that is full makes room for it (`room.Purpose.USE`). A transfer
+        that is shared keeps to its pace as long as all its callers have one.
 
         Raises:
             NoHolder: no holder gave it; the message has a reason for each.
@@ -53,6 +57,8 @@ class Transfer:
         if self._blobs.has(digest):
             return
         task = self._fetching.get(digest)
+        if task is not None and task.done():  # it has just failed: with no room to keep what is now needed, say
+            task = None
         if pace is None:
             self._paced.pop(digest, None)
         elif task is None:
@@ -60,7 +66,7 @@ class Transfer:
         if task is None:
             task = asyncio.create_task(self._fetch(digest, holders), name=f"fetch.{digest[:12]}")
             self._fetching[digest] = task
-            task.add_done_callback(lambda _: self._forget(digest))
+            task.add_done_callback(lambda done: self._forget(digest, done))
             task.add_done_callback(_retrieve)
         # A caller that goes away must not break the transfer for the others; it ends by its own deadlines.
         await asyncio.shield(task)
@@ -99,9 +105,10 @@ class Transfer:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _forget(self, digest: Digest) -> None:
-        self._fetching.pop(digest, None)
-        self._paced.pop(digest, None)
+    def _forget(self, digest: Digest, task: asyncio.Task[None]) -> None:
+        if self._fetching.get(digest) is task:
+            del self._fetching[digest]
+            self._paced.pop(digest, None)
 
     async def _fetch(self, digest: Digest, holders: Sequence[NodeId]) -> None:
         failures = []
@@ -139,7 +146,8 @@ class Transfer:
             await writer.restart()
         if response.content_length is None:
             raise PeerRefused(node, response.status, "the answer does not say how long it is")
-        with self._blobs.room.claim(response.content_length) as claim:
+        purpose = Purpose.KEEP if digest in self._paced else Purpose.USE
+        with self._blobs.room.claim(response.content_length, purpose) as claim:
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 await writer.write(chunk)
                 claim.wrote(len(chunk))

@@ -139,6 +139,8 @@ class AgentLink:
         async with self.session.get(AGENT / "local/blobs" / digest, timeout=timeout) as response:
             if response.status == 404:
                 raise NotReady("No node that is up holds the model's file", digest=digest)
+            if response.status == 507:
+                raise NotReady("This node's disk is full: it has no room for the model's file", digest=digest)
             response.raise_for_status()
             return msgspec.json.decode(await response.read(), type=_Blob)
 

@@ -20,7 +20,7 @@ from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import integer, known_only, name_of, version_of
 from node.http.routes import Route, answer, commit, key_reused, ports_of, value_of, was_done
-from node.room import Claim, DiskFull
+from node.room import Claim, DiskFull, Purpose
 from training.upload import IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest_worker:ingest"
@@ -57,7 +57,7 @@ async def put(request: web.Request) -> web.Response:
     if _uploads.locked():
         raise Refusal(429, "busy", f"{UPLOADS} uploads are under way on this node; try again, or another node")
     async with _uploads, _room_or_refusal(ports), _work_folder(ports.settings.tmp) as folder:
-        with ports.blobs.room.claim(request.content_length or 0, passing=True) as claim:
+        with ports.blobs.room.claim(request.content_length or 0, Purpose.MAKE) as claim:
             await _receive(request, folder / "upload", ports, claim)
         result = await _ingest(request, folder, ports)
         held = await _keep_all(ports, result.parts)
@@ -122,7 +122,7 @@ async def _receive(request: web.Request, path: Path, ports: Ports, claim: Claim)
             if len(buffer) >= CHUNK_BYTES:
                 await asyncio.to_thread(file.write, bytes(buffer))
                 claim.wrote(len(buffer))
-                ports.blobs.room.check_passing(0 if claim.left else CHUNK_BYTES)
+                ports.blobs.room.check(0 if claim.left else CHUNK_BYTES, Purpose.MAKE)
                 buffer.clear()
         await asyncio.to_thread(file.write, bytes(buffer))
     if size == 0:

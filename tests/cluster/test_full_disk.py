@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.data import iris_csv, wine_csv
 from tests.support.flock import Flock, LocalNode, running
+from tests.support.http import Answer
 from tests.support.wait import wait_for
 
 pytestmark = [
@@ -19,6 +20,8 @@ pytestmark = [
 ]
 
 RESERVE_MB = 16
+HEADER, FIRST_ROW = (line.split(",")[:-1] for line in wine_csv().decode().splitlines()[:2])
+WINE = dict(zip(HEADER, map(float, FIRST_ROW), strict=True))
 CSV = {"Content-Type": "text/csv"}
 
 
@@ -68,6 +71,15 @@ def held_by(flock: Flock, node: LocalNode, dataset: str) -> list[str]:
     return list(holders)
 
 
+def publish(flock: Flock, node: LocalNode, model: str) -> None:
+    spec = {"datasets": ["wine"], "models": ["GaussianNB"], "publish": {"model": model}}
+    assert flock.wait_for_job(flock.submit(node, spec))["state"] == "succeeded"
+
+
+def predict(flock: Flock, node: LocalNode, model: str) -> Answer:
+    return flock.ask(node, "POST", f"/v1/models/{model}/predict", {"rows": [WINE]})
+
+
 def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
     settings = {"PARVADA_DISK_RESERVE_MB": str(RESERVE_MB), "PARVADA_FRONTS": "1"}
     with running(small, 3, environment=settings) as flock:
@@ -79,7 +91,7 @@ def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
         wait_for("its copy", lambda: me in held_by(flock, other, "before"))
 
         # No room for blobs: it refuses uploads, others place their copies elsewhere, and the log goes on.
-        fill(full.data / "fill", (RESERVE_MB - 8) << 20)
+        fill(full.data / "fill", (RESERVE_MB - 2) << 20)
         answer = flock.ask(full, "PUT", "/v1/datasets/refused?target=cultivar", wine_csv(), headers=CSV)
         assert (answer.status, answer.body["code"]) == (503, "disk_full"), answer
         assert answer.headers["retry-after"]
@@ -92,6 +104,21 @@ def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
         assert me not in holders
         assert flock.view(full)["leader"] == me
         assert flock.ask(other, "GET", "/v1/datasets/refused").status == 404
+
+        # It goes on with its own work: a model that is served, and data that it is asked for, come from the others.
+        publish(flock, other, "first")
+        wait_for("its model", lambda: predict(flock, full, "first").status == 200)
+        assert flock.ask(full, "GET", "/v1/datasets/wine/preview?rows=1").status == 200
+        fill(full.data / "fill", (RESERVE_MB // 2 - 4) << 20)
+        publish(flock, other, "second")
+        wait_for("it to know the model", lambda: predict(flock, full, "second").status != 404)
+        answer = predict(flock, full, "second")
+        if next(node for node in flock.view(other)["nodes"] if node["id"] == me)["ray_head"]:  # the model was made here
+            assert answer.status == 200
+        else:
+            assert (answer.status, answer.body["code"]) == (503, "not_ready"), answer
+            assert "disk is full" in answer.body["error"]
+        assert predict(flock, full, "first").status == 200
 
         # No room for the log either: it hands over, and serves what it has.
         fill(full.data / "fill", 0)
@@ -117,5 +144,6 @@ def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
         wait_for("the alarms to end", lambda: not any(alarms(flock, node) for node in flock.nodes), 30)
         flock.push(full, "after", iris_csv() + iris_csv().split(b"\n")[1] + b"\n", "?target=species")
         wait_for("its share", lambda: all(node["blobs"]["owed"] == 0 for node in flock.view(other)["nodes"]), 40)
+        wait_for("its model", lambda: predict(flock, full, "second").status == 200)
         for name in ("before", "wine", "after", *acknowledged):
             assert flock.wait_for_answer(full, "GET", f"/v1/datasets/{name}/preview?rows=1").body

@@ -346,11 +346,41 @@ async def test_a_receiver_without_room_hangs_up_and_the_holder_minds_it_not(
 ) -> None:
     here, there = nodes[:2]
     digest = await there.keep(os.urandom(32 * 1024 * 1024))
-    here.blobs.room.limits = Limits(quota=100)
+    here.blobs.room.limits = Limits(reserve=1 << 62)
     with pytest.raises(DiskFull):
         await here.transfer.fetch(digest, [there.id])
     assert await here.transfer.holds(there.id, digest)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_full_node_takes_what_it_needs_and_nothing_that_it_would_only_keep(nodes: list[Node]) -> None:
+    here, there = nodes[:2]
+    digest = await there.keep(BIG)
+    here.blobs.room.limits = Limits(quota=100)
+    with pytest.raises(DiskFull):
+        await here.transfer.fetch(digest, [there.id], Pace(0.0, lambda: 0.0))
+    assert not here.blobs.has(digest)
+    await here.transfer.fetch(digest, [there.id])
+    assert await here.blobs.verify(digest)
+
+
+async def test_who_needs_a_blob_does_not_fail_with_a_transfer_that_had_no_room_to_keep_it(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = nodes[:2]
+    digest = await there.keep(BIG)
+    here.blobs.room.limits = Limits(quota=100)
+    needing: list[asyncio.Task[None]] = []
+
+    def refused(_: int) -> None:
+        needing.append(asyncio.create_task(here.transfer.fetch(digest, [there.id])))
+
+    monkeypatch.setattr(here.blobs.room, "note_refusal", refused)
+    with pytest.raises(DiskFull):
+        await here.transfer.fetch(digest, [there.id], Pace(0.0, lambda: 0.0))
+    await asyncio.gather(*needing)
+    assert len(needing) == 1
+    assert await here.blobs.verify(digest)
 
 
 class Gap:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from node.room import FULL_SECONDS, DiskFull, Limits, Room
+from node.room import FULL_SECONDS, DiskFull, Limits, Purpose, Room
 
 
 class Usage(NamedTuple):
@@ -61,11 +61,26 @@ def test_what_a_transfer_has_written_is_not_counted_twice(monkeypatch: pytest.Mo
 def test_files_that_do_not_stay_need_disk_not_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch, free=5000)
     room = disk.room(quota=1000)
-    with room.claim(4000, passing=True):
+    with room.claim(4000, Purpose.MAKE):
         assert room.free_bytes() == 1000
     disk.stored = 1000
-    with pytest.raises(DiskFull), room.claim(1, passing=True):
+    with pytest.raises(DiskFull), room.claim(1, Purpose.MAKE):
         pass
+
+
+def test_what_is_needed_here_now_may_pass_the_quota_and_take_half_of_the_reserve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = Disk(monkeypatch, free=1000)
+    room = disk.room(quota=100, reserve=400)
+    disk.stored = 100
+    with room.claim(700, Purpose.USE), pytest.raises(DiskFull, match="no room for 101 bytes: 100 bytes are free"):
+        room.check(101, Purpose.USE)
+    disk.free, disk.stored = 300, 0
+    assert room.full
+    room.check(100, Purpose.USE)
+    with pytest.raises(DiskFull):
+        room.check(101, Purpose.USE)
 
 
 def test_a_refusal_shows_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
