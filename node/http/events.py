@@ -12,15 +12,19 @@ from aiohttp import web
 from consensus.messages import Event
 from consensus.ports import Log, Resync
 from node.http import views
-from node.http.errors import invalid
+from node.http.errors import Refusal, invalid
 from node.http.params import known_only, whole
 from node.http.routes import Route, ports_of
 from parvada import schema
 
 KEEPALIVE_SECONDS = 10.0
+STREAMS = 256
+"""At once on one node: each holds one of the connections (512) by which a front reaches its agent, for ever."""
 NDJSON = "application/x-ndjson"
 RESYNC = "resync"
 PARAMETERS = ("since", "kind")
+
+_streams = asyncio.Semaphore(STREAMS)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -34,6 +38,8 @@ async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.S
     """From `since` (or `Last-Event-ID`), else from now. `event: resync` when the memory does not reach back so far,
     or the reader was too slow: what lies between is lost to it, and it should read the state anew."""
     log, since = ports_of(request).log, _since(request)
+    if _streams.locked():
+        raise Refusal(429, "busy", f"{STREAMS} event streams are open on this node; ask another")
     lines = NDJSON in request.headers.get("Accept", "")
     response = web.StreamResponse(
         headers={
@@ -41,7 +47,7 @@ async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.S
             "Cache-Control": "no-store",
         }
     )
-    async with contextlib.aclosing(_events(log, since)) as events:
+    async with _streams, contextlib.aclosing(_events(log, since)) as events:
         await response.prepare(request)
         async for group in events:
             shown = [event for event in group if event.kind == RESYNC or wanted(event)]

@@ -182,6 +182,23 @@ async def test_a_reader_that_went_away_is_forgotten(api: World, monkeypatch: pyt
     await eventually(lambda: set(api.log._feed._subscriptions) <= before)
 
 
+async def test_streams_have_a_bound_and_leave_the_rest_of_the_api_alone(
+    api: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_streams", asyncio.Semaphore(2))
+    monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.05)
+    async with stream(api), stream(api):
+        async with api.session.get(api.url + "/v1/events") as refused:
+            assert (refused.status, (await refused.json())["code"]) == (429, "busy")
+            assert refused.headers["Retry-After"]
+        async with api.session.get(api.url + "/v1/cluster") as other:
+            assert other.status == 200
+
+    await eventually(lambda: not events._streams.locked())
+    async with stream(api):  # those who went away have made room
+        pass
+
+
 @pytest.mark.parametrize("query", ["?since=x", "?since=-1", "?since=" + "9" * 30, "?sinc=1"])
 async def test_bad_streams(api: World, query: str) -> None:
     assert (await api.call("GET", f"/v1/events{query}")).problem[0] == 400
