@@ -140,7 +140,7 @@ class Greeter:
 
     def _settle(self, now: float) -> None:
         """Places of peers that Raft is connected to can wait; one whose connection has ended is due at once."""
-        found = (self._table.places(node)[:1] for node in self._connected())
+        found = (self._table.places(node)[:1] for node in self._settled_nodes())
         settled = frozenset(place for places in found for place in places)
         for place in settled - self._settled:
             self._due[place] = now + CONNECTED_SECONDS
@@ -148,16 +148,23 @@ class Greeter:
             self._due[place] = now
         self._settled = settled
 
+    def _settled_nodes(self) -> frozenset[NodeId]:
+        """Those of whom Raft's connection says all that a greeting would. Not those that were members of another
+        cluster when they last answered: whoever Raft has reached since has come over, and is to say so."""
+        ours = self.me().cluster_id
+        elsewhere = {node for node, met in self.met.items() if met.state == "member" and met.cluster_id != ours}
+        return frozenset(self._connected() - elsewhere)
+
     def _places(self) -> Iterable[Place]:
         """Hints, and where members that Raft has lost were last; each once, without those that Raft will reach."""
         places = {(hint.address, hint.peer_port): None for hint in sorted(self._watcher.hints)}
-        new = self._table.new_members(PATIENCE_SECONDS)
+        new, settled = self._table.new_members(PATIENCE_SECONDS), self._settled_nodes()
         for peer in self._table.peers():
             node = NodeId(peer.id)
             known = dict.fromkeys(self._table.places(node))
             if node in new:
                 places = {place: None for place in places if place not in known}
-            elif node not in self._connected():
+            elif node not in settled:
                 places |= known
                 if node in self.met and self.met[node].state != peer.state:  # it has told us so itself
                     self._due.update((place, 0.0) for place in known if place not in self._backoff)
@@ -197,8 +204,7 @@ class Greeter:
         known_before = self._table.places(node)
         if self._table.learn(peer, place[0]) or not known_before:
             self._on_news()
-        settled = node in self._connected()
-        self._due[place] = time.monotonic() + (CONNECTED_SECONDS if settled else self._again)
+        self._due[place] = time.monotonic() + (CONNECTED_SECONDS if node in self._settled_nodes() else self._again)
         if greeting.grant is not None:
             self._hold_until = time.monotonic() + HOLD_SECONDS
         if greeting.standing is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -117,6 +118,32 @@ async def test_one_greeted_before_raft_connected_is_due_at_once_when_the_connect
         scene.connected = connected
         await scene.greeter.greet_due()
     assert scene.client.greeted == [PLACE, PLACE]
+
+
+async def test_one_that_has_come_over_from_another_cluster_is_asked_again_although_raft_has_reached_it() -> None:
+    """What it said before would else be believed for minutes."""
+    scene = Scene()
+    other = Standing("bee", dissolvable=True, quorum=True)
+    scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
+    await scene.greeter.greet_due()
+    scene.connected = {OTHER}
+    scene.client.answers.clear()
+    scene.table.learn(peer(OTHER))  # it has introduced itself
+    scene.greeter._due = dict.fromkeys(scene.greeter._due, 0.0)
+    await scene.greeter.greet_due()
+    assert scene.greeter.met[OTHER].cluster_id == "c0ffee"
+    assert scene.greeter.standings == {}
+    await scene.greeter.greet_due()
+    assert scene.client.greeted == [PLACE, PLACE], "it has said so: from here on it costs no greeting"
+
+
+async def test_it_is_asked_in_time_whenever_raft_reaches_it() -> None:
+    scene = Scene()
+    scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"))}
+    for connected in (set[NodeId](), {OTHER}):
+        scene.connected = connected
+        await scene.greeter.greet_due()
+        assert scene.greeter._due[PLACE] - time.monotonic() <= AGAIN_SECONDS
 
 
 @pytest.mark.parametrize(("places", "seconds"), [(0, AGAIN_SECONDS), (20, AGAIN_SECONDS), (30, 3.0), (58, 5.8)])
