@@ -1,0 +1,44 @@
+"""Time that a test moves: what waits for an hour waits for nobody, and that nothing happens in it can be seen.
+
+The fixture `clock` (`tests/unit/conftest.py`) is the time of the test's event loop: every `asyncio.sleep`, `timeout` and
+`call_later` in it follows, those of the product too. Real sockets, threads and processes go on as ever, so nothing
+times out unless the test says so. Code that reads a clock of its own is given this one.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+QUIET_TURNS = 20
+"""Turns of the loop in which whoever was woken goes on, tasks that it wakes in turn among them."""
+
+
+class Clock:
+    """Seconds of the loop's time: the machine's own monotonic ones, and those that `advance` has added."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead
+
+    async def advance(self, seconds: float) -> None:
+        """Let `seconds` pass at once: all that falls due in them runs in its order, each at its own time. What that
+        leaves to threads, sockets or processes may still be under way on return."""
+        end = self() + seconds
+        await self.settle()
+        while (due := min(self._timers(), default=end)) < end:
+            self._ahead += max(0.0, due - self())
+            await self.settle()
+        self._ahead += max(0.0, end - self())
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let every task go on until it waits for time, for the network or for a thread."""
+        for _ in range(QUIET_TURNS):
+            await asyncio.sleep(0)
+
+    def _timers(self) -> Iterator[float]:
+        scheduled: list[asyncio.TimerHandle] = self._loop._scheduled  # type: ignore[attr-defined]  # nobody else can tell
+        return (timer.when() for timer in scheduled if not timer.cancelled())
