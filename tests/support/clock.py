@@ -1,7 +1,7 @@
 """Time that a test moves: what waits for an hour waits for nobody, and that nothing happens in it can be seen.
 
-The fixture `clock` (`tests/unit/conftest.py`) is the time of the test's event loop: every `asyncio.sleep`, `timeout` and
-`call_later` in it follows, those of the product too. Real sockets, threads and processes go on as ever, so nothing
+The fixture `clock` (`tests/unit/conftest.py`) is the time of the test's event loop: every `asyncio.sleep`, `timeout`
+and `call_later` in it follows, those of the product too. Real sockets, threads and processes go on as ever, so nothing
 times out unless the test says so. Code that reads a clock of its own is given this one.
 """
 
