@@ -60,6 +60,8 @@ class Journal:
         self._broken: JournalWriteFailed | None = None
         self.syncs = 0
         """How many batches were made durable."""
+        self._unsynced_from: int | None = None
+        """Index of the first entry that waits for the next sync."""
         self.torn_bytes = 0
         """Bytes of an unfinished write that were cut off at the start."""
         self._open()
@@ -139,6 +141,11 @@ class Journal:
         """Bytes of the file, without what waits for the next sync."""
         return self._offset
 
+    @property
+    def durable_index(self) -> int:
+        """The last entry that a loss of power leaves in place."""
+        return self._entries[-1][1] if self._unsynced_from is None else self._unsynced_from - 1
+
     def sync(self) -> None:
         """Make everything added so far durable.
 
@@ -163,6 +170,7 @@ class Journal:
             raise self._broken from error
         self._offset += len(data)
         self._pending.clear()
+        self._unsynced_from = None
         self._batch += 1
         self.syncs += 1
 
@@ -213,9 +221,12 @@ class Journal:
         """Replace the whole log by a placeholder for the last entry of a snapshot, which is durable already."""
         self._pending.append((_REBASE, _NUMBERS.pack(index, term)))
         self._entries = [(NO_OP, index, term)]
+        self._unsynced_from = None
 
     def _forget_from(self, index: int) -> None:
         del self._entries[max(0, index - self._entries[0][1]) :]
+        if self._unsynced_from is not None and index <= self._unsynced_from:
+            self._unsynced_from = None
 
     # ------------------------------------------------------------ what the engine calls, under its names
     def add(self, command: bytes, index: int, term: int) -> None:
@@ -224,6 +235,8 @@ class Journal:
             raise ValueError(f"a command of {len(command)} bytes does not fit a journal record of {MAX_RECORD}")
         self._pending.append((_ENTRY, _NUMBERS.pack(index, term) + command))
         self._entries.append((command, index, term))
+        if self._unsynced_from is None:
+            self._unsynced_from = index
 
     @overload
     def __getitem__(self, position: int) -> LogEntry: ...

@@ -157,6 +157,11 @@ def _claim_for_itself(self: formation.World, node: formation.Node) -> Genesis:
     return Genesis(node.id, "0" * 32)
 
 
+def _apply_before_the_sync(self: HardenedRaft) -> bool:
+    """A sole voter's own word is enough, durable or not."""
+    return bool(EngineBase._SyncObj__applyLogEntries(self))
+
+
 _RECKLESS = MappingProxyType({**machine._RULES, RaiseLevel: _raise_level})
 
 MUTATIONS = {
@@ -166,6 +171,7 @@ MUTATIONS = {
     "forget the voters of a snapshot": Mutation(Matcher, "_adopt", _forget_the_voters_of_a_snapshot),
     "never sync": Mutation(SimDisk, "sync", lambda self, name: None),
     "send before the sync": Mutation(Pump, "_round", _send_before_the_sync),
+    "apply before the sync": Mutation(HardenedRaft, "_SyncObj__applyLogEntries", _apply_before_the_sync),
     "confirm on a full disk": Mutation(Pump, "_round", _confirm_on_a_full_disk),
     "forget the vote": Mutation(Journal, "setCurrentTerm", _forget_the_vote),
     "apply every time": Mutation(Replica, "apply", _apply_every_time),

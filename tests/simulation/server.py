@@ -36,9 +36,9 @@ class CheckedJournal(Journal):
         self._check_new()
 
     def holds(self, index: int, term: int) -> bool:
-        """Whether the entry is here, or behind a snapshot."""
+        """Whether the entry is durable here, or behind a snapshot."""
         position = index - self[0][1]
-        return position <= 0 or (position < len(self) and self[position][2] == term)
+        return position <= 0 or (index < self._first_new and self[position][2] == term)
 
     def _check_new(self) -> None:
         for position in range(max(1, self._first_new - self[0][1]) if len(self) else 0, len(self)):
