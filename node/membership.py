@@ -68,15 +68,18 @@ class Membership:
         return {node: now - at for node, at in self._last_seen.items()}
 
     async def stopping(self, node: NodeId, timeout: float) -> bool:
-        """A member says that it is about to stop. Returns when it may: True when it is no voter any more, or
-        every voter is stopping; False when this node is not the leader or time is up."""
+        """A member says that it is about to stop. Returns when it may: True when its vote has gone or is not
+        missed (`voters.may_stop`), or every voter is stopping; False when this node is not the leader or time is up."""
         self._notices[node] = self._clock()
 
-        def may_stop(status: LogStatus) -> bool:
+        def done(status: LogStatus) -> bool:
             gathered = self._clock() - self._notices.get(node, self._clock()) >= GATHER_SECONDS
-            return gathered and (self._nobody_stays(status) or node not in status.voters)
+            if not gathered or self._nobody_stays(status):
+                return gathered
+            self._observe(status, self._log.state)
+            return voters.may_stop(self._view(status, self._log.state), node)
 
-        status = await self._lead_until(may_stop, timeout)
+        status = await self._lead_until(done, timeout)
         if status is not None and not self._nobody_stays(status):
             await self._note_away(node)
         return status is not None
@@ -164,7 +167,8 @@ class Membership:
             voters=frozenset(status.voters),
             members=members,
             settled=self._leads_since is not None and now - self._leads_since >= SETTLE_SECONDS,
-            stopping=frozenset(self._leaving) | (frozenset() if gathering else frozenset(self._notices)),
+            stopping=frozenset() if gathering else frozenset(self._notices),
+            leaving=frozenset(self._leaving),
         )
 
     async def _hand_over(self, node: NodeId) -> None:

@@ -73,16 +73,18 @@ async def test_when_all_stop_nothing_changes() -> None:
 
 
 async def test_a_node_that_has_been_started_again_stays() -> None:
-    """Nodes restarted one after another: each has its vote back before the next goes, and takes its share of work."""
+    """Nodes restarted one after another: each keeps its vote, and takes its share of work again."""
     async with managed(A, B, C) as (network, managers):
         for node in (B, C, B):
             assert await managers[A].stopping(node, 10)
-            assert node not in network.voters
+            assert set(network.voters) == {A, B, C}, "the vote of one of three costs nothing while it is away"
             network.kill(node)
             await eventually(lambda gone=node: gone in managers[A]._stopped)  # type: ignore[misc]
             network.revive(node)
-            await eventually(lambda: set(network.voters) == {A, B, C}, 5)
-            assert {member.status for member in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
+            await eventually(
+                lambda: {each.status for each in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
+            )
+            assert set(network.voters) == {A, B, C}
 
 
 async def test_a_stopping_leader_hands_over_and_is_then_let_go_by_the_next() -> None:
@@ -91,7 +93,17 @@ async def test_a_stopping_leader_hands_over_and_is_then_let_go_by_the_next() -> 
         assert network.leader in (B, C)
         assert network.leader is not None
         assert await managers[network.leader].stopping(A, 10) is True
-        assert set(network.voters) == {B, C}
+        assert set(network.voters) == {A, B, C}
+
+
+async def test_who_stops_later_takes_the_vote_along_that_was_kept() -> None:
+    """Scaled down one by one: of three the first keeps its vote, with the second both go; one is left that works."""
+    async with managed(A, B, C) as (network, managers):
+        assert await managers[A].stopping(C, 10)
+        network.kill(C)
+        assert set(network.voters) == {A, B, C}
+        assert await managers[A].stopping(B, 10)
+        assert network.voters == [A]
 
 
 async def test_a_node_that_vanishes_is_away_and_comes_back() -> None:

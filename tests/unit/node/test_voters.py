@@ -5,7 +5,19 @@ from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
 from consensus.state import MemberStatus, NodeId
-from node.voters import AddVoter, Change, Limits, Mark, RemoveVoter, Seen, Transfer, View, next_change, wanted_voters
+from node.voters import (
+    AddVoter,
+    Change,
+    Limits,
+    Mark,
+    RemoveVoter,
+    Seen,
+    Transfer,
+    View,
+    may_stop,
+    next_change,
+    wanted_voters,
+)
 
 LIMITS = Limits(max_voters=5, promote_after=5.0, away_after=60.0)
 ACTIVE, AWAY = MemberStatus.ACTIVE, MemberStatus.AWAY
@@ -15,8 +27,9 @@ def ids(text: str) -> frozenset[NodeId]:
     return frozenset(NodeId(letter) for letter in text)
 
 
-def view(voters: str, members: dict[str, Seen], stopping: str = "", me: str = "a") -> View:
-    return View(NodeId(me), ids(voters), {NodeId(node): seen for node, seen in members.items()}, ids(stopping))
+def view(voters: str, members: dict[str, Seen], stopping: str = "", me: str = "a", leaving: str = "") -> View:
+    named = {NodeId(node): seen for node, seen in members.items()}
+    return View(NodeId(me), ids(voters), named, ids(stopping), ids(leaving))
 
 
 HERE = Seen(ACTIVE, connected=True, unseen_for=0, caught_up_for=60)
@@ -55,12 +68,27 @@ def test_number_of_voters(healthy: int, wanted: int) -> None:
         ("four voters are one too many", view("abcd", dict.fromkeys("abcd", HERE)), RemoveVoter(NodeId("d"))),
         ("the stopping lose their vote when some stay", view("abc", dict.fromkeys("abc", HERE), "bc"),
          RemoveVoter(NodeId("b"))),
+        ("one of three that stops keeps its vote: it costs nothing, and may be needed",
+         view("abc", dict.fromkeys("abc", HERE), "c"), None),
+        ("so does one of five", view("abcde", dict.fromkeys("abcde", HERE), "e"), None),
+        ("but not one of two", view("ab", dict.fromkeys("ab", HERE), "b"), RemoveVoter(NodeId("b"))),
+        ("nor one of four", view("abcd", dict.fromkeys("abcd", HERE), "b"), RemoveVoter(NodeId("b"))),
+        ("of three that stop of five one is kept", view("abcde", dict.fromkeys("abcde", HERE), "cde"),
+         RemoveVoter(NodeId("c"))),
+        ("and then it is enough", view("abe", dict.fromkeys("abcde", HERE), "cde"), None),
+        ("when the next one stops, the vote of the one away goes first",
+         view("abc", {"a": HERE, "b": DEAD, "c": HERE}, "c"), RemoveVoter(NodeId("b"))),
+        ("and then its own", view("ac", {"a": HERE, "b": DEAD, "c": HERE}, "c"), RemoveVoter(NodeId("c"))),
+        ("a stopping leader of three hands over and keeps its vote", view("abc", dict.fromkeys("abc", HERE), "a"),
+         Transfer(NodeId("b"))),
+        ("one that is removed loses its vote in any case", view("abc", dict.fromkeys("abc", HERE), leaving="c"),
+         RemoveVoter(NodeId("c"))),
         ("a stopping leader hands over at last", view("ab", dict.fromkeys("abc", HERE), "a"), Transfer(NodeId("b"))),
         ("when all stop nothing changes", view("abc", dict.fromkeys("abc", HERE), "abc"), None),
         ("the one that has kept up for longest leads next", view("abc", {"a": HERE, "b": NEW, "c": HERE}, "a"),
          Transfer(NodeId("c"))),
         ("a dead voter that is removed loses its vote though only two are left",
-         view("abc", {"a": HERE, "b": HERE, "c": DEAD}, "c"), RemoveVoter(NodeId("c"))),
+         view("abc", {"a": HERE, "b": HERE, "c": DEAD}, leaving="c"), RemoveVoter(NodeId("c"))),
         ("of those to lose their vote the one goes that the others can do without",
          view("abcd", {"a": HERE, "b": HERE, "c": GONE, "d": GONE}, "bc"), RemoveVoter(NodeId("c"))),
         ("a draining leader hands over", view("abc", {"a": LEAVING, "b": HERE, "c": HERE}), Transfer(NodeId("b"))),
@@ -91,6 +119,19 @@ def test_votes_are_not_left_to_one_that_may_be_dead() -> None:
     assert next_change(view("ade", members, stopping="abcd"), LIMITS) is None, "a change that could not be committed"
     answering = members | {"e": HERE}
     assert next_change(view("abcde", answering, stopping="abcd"), LIMITS) == RemoveVoter(NodeId("b"))
+
+
+def test_a_voter_stops_once_its_vote_has_gone_or_is_not_missed() -> None:
+    three = dict.fromkeys("abc", HERE)
+    stopping = NodeId("c")
+    assert may_stop(view("abc", three, "c"), stopping)
+    assert may_stop(view("ab", three, "c"), stopping), "it has none"
+    behind = three | {"b": replace(HERE, caught_up_for=0.0)}
+    assert not may_stop(view("abc", behind, "c"), stopping), "writes would wait until the other has caught up"
+    assert not may_stop(view("abc", three | {"b": MUTE}, "c"), stopping), "nobody would be left to commit"
+    assert not may_stop(view("ac", three, "c"), stopping), "two without one are none"
+    assert not may_stop(view("abc", three, "bc"), stopping), "its vote goes first"
+    assert not may_stop(view("abc", three, "a"), NodeId("a")), "it is the next leader's to say"
 
 
 def test_a_surplus_vote_stays_while_another_voter_may_be_dead() -> None:
@@ -124,13 +165,15 @@ def consistent(seen: Seen) -> Seen:
     st.dictionaries(st.sampled_from("bcdefgh"), seen_members.map(consistent)),
     st.frozensets(st.sampled_from("bcdefgh")),
     st.frozensets(st.sampled_from("abcdefgh")),
+    st.frozensets(st.sampled_from("bcdefgh")),
 )
 def test_changes_settle_and_never_cost_a_working_majority(
-    others: dict[str, Seen], voting: frozenset[str], stopping: frozenset[str]
+    others: dict[str, Seen], voting: frozenset[str], stopping: frozenset[str], leaving: frozenset[str]
 ) -> None:
     members = {NodeId("a"): HERE} | {NodeId(node): seen for node, seen in others.items()}
     voters = {NodeId("a")} | ids("".join(voting & others.keys()))
-    now = View(NodeId("a"), frozenset(voters), members, ids("".join(stopping)) & members.keys())
+    going = (ids("".join(stopping)) & members.keys(), ids("".join(leaving)) & members.keys())
+    now = View(NodeId("a"), frozenset(voters), members, *going)
     for _ in range(40):
         change = next_change(now, LIMITS)
         if change is None or isinstance(change, Transfer):
@@ -155,11 +198,10 @@ def _has_majority(now: View) -> bool:
 def _after(before: View, change: Change) -> View:
     match change:
         case AddVoter(node):
-            return View(before.me, before.voters | {node}, before.members, before.stopping)
+            return replace(before, voters=before.voters | {node})
         case RemoveVoter(node):
-            return View(before.me, before.voters - {node}, before.members, before.stopping)
+            return replace(before, voters=before.voters - {node})
         case Mark(node, status):
-            old = before.members[node]
-            marked = replace(old, status=status)
-            return View(before.me, before.voters, {**before.members, node: marked}, before.stopping)
+            marked = replace(before.members[node], status=status)
+            return replace(before, members={**before.members, node: marked})
     raise AssertionError(change)
