@@ -120,8 +120,18 @@ class Membership:
         self._observe(status, state)
         if status.leader != status.me or not status.quorum:
             return None
-        change = voters.next_change(self._view(status, state), self._limits) or _raise_level(state, self._level)
+        change = voters.next_change(self._view(status, state), self._limits) or self._raise_level(status, state)
         return None if isinstance(change, Transfer) and self._clock() < self._no_transfer_before else change
+
+    def _raise_level(self, status: LogStatus, state: ClusterState) -> RaiseLevel | None:
+        """Once the last member runs a newer release, what it brings may be used; nobody goes back from there. One that
+        has just gone, or is silent, may be about to come back with an older release: it is waited for."""
+        level = min(common_level(state), self._level)
+        here, now = {*status.connected, status.me} - status.silent, self._clock()
+        missed = [node for node in state.members if node not in here]
+        if level == state.level or any(now - self._last_seen[node] < self._limits.away_after for node in missed):
+            return None
+        return RaiseLevel(level)
 
     def _observe(self, status: LogStatus, state: ClusterState) -> None:
         now = self._clock()
@@ -201,9 +211,3 @@ class Membership:
             return False
         _log.info("membership.changed", change=repr(change))
         return True
-
-
-def _raise_level(state: ClusterState, own: int) -> RaiseLevel | None:
-    """Once the last member runs a newer release, what it brings may be used; nobody goes back from there."""
-    level = min(common_level(state), own)
-    return RaiseLevel(level) if level > state.level else None

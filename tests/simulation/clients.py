@@ -12,7 +12,6 @@ from consensus.ports import CommandRejected
 from consensus.queries import remembered
 from consensus.state import ClusterState, CommandId, Digest, Json, Member, NodeId, Part, Role
 from tests.simulation.checks import Violation
-from tests.simulation.clock import NEW_LEVEL
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -21,8 +20,6 @@ _PATIENCE = 1.5
 """Seconds until a client turns to another node as well."""
 
 _JOIN = CommandId("join")
-_HOLDER = Member(NodeId("a" * 32), "holder", ("10.0.0.1",), 7443, 7444, 8080, 2, "0.1", 0.0, level=NEW_LEVEL)
-"""The member that is said to hold every dataset's bytes."""
 
 
 class _Call:
@@ -57,8 +54,10 @@ class Clients:
         return self._call(via, CommandId(f"w{self._made}"), self._command())
 
     def join(self, via: str) -> None:
-        """What the datasets need to be there first."""
-        self._call(via, _JOIN, JoinMember(_HOLDER))
+        """What the datasets need to be there first: a member that is said to hold their bytes."""
+        me = self._world.genesis
+        level = self._world.levels[me]
+        self._call(via, _JOIN, JoinMember(Member(NodeId(me), me, ("10.0.0.1",), 1, 2, 3, 1, "0.1", 0.0, level=level)))
 
     def _call(self, via: str, command_id: CommandId, command: Command) -> CommandId:
         entry = stamped(command_id, self._rng.uniform(-1e9, 1e10), "client", command)
@@ -79,7 +78,7 @@ class Clients:
         padding = "x" * self._rng.choice((10, 30_000)) if self._big else ""
         detail = Json(msgspec.json.encode({"note": padding}))
         part = Part(Digest(digest), 10, 100)
-        held = (HeldBlob(part.digest, part.bytes, (_HOLDER.id,)),)
+        held = (HeldBlob(part.digest, part.bytes, (NodeId(self._world.genesis),)),)
         name = f"d{self._rng.randint(1, 3)}"
         return AddDatasetVersion(name, Digest(f"{number + 10**9:064x}"), 10, 120, (part,), "y", "binary", detail, held)
 

@@ -7,8 +7,11 @@ import msgspec
 
 from consensus.configuration import VoterChange
 from consensus.snapshot import FILE as SNAPSHOT_FILE
+from consensus.state import NodeId
+from node.voters import wanted_voters
 from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.goodbye import Goodbye
+from tests.simulation.mind import LIMITS
 from tests.simulation.network import End
 from tests.simulation.plots import PLOTS, Plot
 from tests.simulation.world import World
@@ -30,8 +33,21 @@ class Profile(msgspec.Struct, frozen=True):
     """Who changes the voters: "nobody", "random" requests, or the "rules" that a real leader follows."""
     releases: bool = False
     """Nodes of two releases, which are exchanged one by one."""
+    careful: bool = False
+    """Whoever takes nodes back to the older release sees each one work before the next, as the manual says."""
     plot: str = ""
     """A name of `plots`: few other faults then."""
+
+
+def all_work(world: World) -> bool:
+    """Every node runs, has all that is committed, votes if it is to, and is known by the release that it has."""
+    known = world.reference.state.members
+    return (
+        world.servers.keys() == world.disks.keys() == set(known)
+        and len(world.reference.voters[-1]) == wanted_voters(len(known), LIMITS.max_voters)
+        and all(known[NodeId(name)].level == world.levels[name] for name in world.servers)
+        and all(s.core.applied_index >= len(world.reference.commands) - 1 for s in world.servers.values())
+    )
 
 
 class Chaos:
@@ -60,8 +76,8 @@ class Chaos:
             (0.002 if profile.jumps else 0.0, self._jump),
             (0.006 if profile.voters == "random" else 0.0, self._change_voters),
             (0.003 if profile.voters == "rules" else 0.0, self._stop_some),
-            (0.012 if profile.releases else 0.0, self._upgrade),
-            (0.004 if profile.releases else 0.0, self._downgrade),
+            (0.020 if profile.releases else 0.0, self._upgrade),
+            (0.006 if profile.releases else 0.0, self._downgrade),
         ]
         self._plot = Plot(world, PLOTS[profile.plot]) if profile.plot else None
         if self._plot is not None:
@@ -214,7 +230,7 @@ class Chaos:
     def _downgrade(self) -> None:
         """Fine until the newer level is in force; a node that comes too late with it must refuse to go on."""
         newer = [name for name in sorted(self._world.servers) if self._world.levels[name] == NEW_LEVEL]
-        if newer:
+        if newer and (not self._profile.careful or all_work(self._world)):
             self._world.restart(self._rng.choice(newer), NEW_LEVEL - 1)
 
     # ------------------------------------------------------------ voters

@@ -38,7 +38,7 @@ class CheckedJournal(Journal):
     def holds(self, index: int, term: int) -> bool:
         """Whether the entry is durable here, or behind a snapshot."""
         position = index - self[0][1]
-        return position <= 0 or (index < self._first_new and self[position][2] == term)
+        return position <= 0 or (index <= self.durable_index and self[position][2] == term)
 
     def _check_new(self) -> None:
         for position in range(max(1, self._first_new - self[0][1]) if len(self) else 0, len(self)):
@@ -49,6 +49,10 @@ class CheckedJournal(Journal):
     def cut_from(self, index: int) -> None:
         super().cut_from(index)
         self._first_new = min(self._first_new, index)
+
+    def rebase(self, index: int, term: int) -> None:
+        super().rebase(index, term)
+        self._first_new = min(self._first_new, index + 1)
 
     def sync(self) -> None:
         super().sync()

@@ -11,9 +11,10 @@ from consensus.messages import JoinMember, RaiseLevel
 from consensus.state import Member, NodeId
 from node.membership import Membership
 from node.voters import Limits
+from tests.support.clock import Clock
 from tests.unit.node.wait import eventually
 
-A, B = (NodeId(letter * 32) for letter in "ab")
+A, B, C = (NodeId(letter * 32) for letter in "abc")
 LIMITS = Limits(max_voters=5, promote_after=0.2, away_after=60.0)
 
 
@@ -51,3 +52,25 @@ async def test_nothing_is_asked_for_before_the_last_member_is_upgraded() -> None
         commands = [entry.command for _, entry in network.committed]
         first = next(place for place, command in enumerate(commands) if isinstance(command, RaiseLevel))
         assert commands.index(_joining(B, 2)) < first
+
+
+@pytest.mark.parametrize("back", [True, False])
+async def test_it_does_not_rise_while_a_member_may_be_going_back(clock: Clock, back: bool) -> None:
+    """A node that has just gone may be about to come back with the release before: it would be refused from then on."""
+    network = MemoryNetwork([A, B, C])
+    for node in (A, B, C):
+        await network.logs[A].propose(_joining(node, 1 if node == B else 2), actor="")
+    running = asyncio.create_task(Membership(network.logs[A], LIMITS, clock=clock, level=3).run())
+    try:
+        await clock.advance(1.0)
+        network.kill(C)
+        await network.logs[A].propose(_joining(B, 2), actor="")
+        await clock.advance(LIMITS.away_after - 2.0)
+        assert network.logs[A].state.level == 1
+        if back:
+            network.revive(C)
+        await clock.advance(1.0 if back else 3.0)
+        assert network.logs[A].state.level == 2
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
