@@ -11,6 +11,7 @@ from tests.support.tiers import (  # noqa: F401  pytest finds hooks by their nam
     pytest_make_collect_report,
     pytest_runtest_logfinish,
     pytest_runtest_makereport,
+    pytest_xdist_make_scheduler,
 )
 
 # How long an example takes tells of the machine, not of the code. All else as hypothesis has it: fixed examples in CI.

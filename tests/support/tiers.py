@@ -1,4 +1,5 @@
-"""How a run of the tests behaves: cheap tiers first, no skip in CI, logs of the nodes beside a failure."""
+"""How a run of the tests behaves: what is cheap first, modules side by side, no skip in CI, logs of the nodes beside a
+failure."""
 
 import os
 from collections.abc import Generator
@@ -6,12 +7,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import node_logs
 
 TESTS = Path(__file__).parents[1]
-TIERS = ("unit", "integration", "simulation", "cluster", "chaos", "ray", "compose")
-"""In the order in which they run: what breaks shows early, and what is dear to start comes last."""
+TIERS = ("unit", "integration", "compose", "cluster", "chaos", "ray", "simulation")
+"""In the order in which they begin: what breaks easily, then what takes longest, and at the end many small runs, which
+keep all workers busy until the last long one is done."""
+SPLIT = ("simulation",)
+"""Their tests share nothing, so that each may run anywhere."""
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -29,6 +35,21 @@ def rank(path: Path) -> int:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank(item.path))
+
+
+class Modules(LoadScopeScheduling):  # type: ignore[misc]  # it is untyped
+    """Which worker of pytest-xdist runs what: a module stays together, since its tests share what it starts, and one
+    may build on another; modules begin in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return nodeid if any(module.startswith(f"tests/{tier}/") for tier in SPLIT) else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False
+    return Modules(config, log)
 
 
 def without_skips(report: Report) -> Report:

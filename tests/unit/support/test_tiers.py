@@ -1,4 +1,4 @@
-"""A run of the tests keeps its promises: order of the tiers, no skip in CI, logs beside a failure."""
+"""A run of the tests keeps its promises: order of tiers, what stays together, no skip in CI, logs beside failures."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import node_logs
-from tests.support.tiers import TESTS, TIERS, rank
+from tests.support.tiers import TESTS, TIERS, Modules, rank
 
 HOOKS = """
 from tests.support.tiers import pytest_make_collect_report, pytest_runtest_logfinish, pytest_runtest_makereport
@@ -89,7 +89,15 @@ def test_a_long_log_is_cut_to_its_end(tmp_path: Path) -> None:
     assert "cannot be read" in node_logs.tail(tmp_path / "none")
 
 
-def test_cheap_tiers_run_first_and_every_folder_has_its_place() -> None:
+def test_modules_stay_together_and_seeds_need_not() -> None:
+    scope = Modules._split_scope
+    assert scope(None, "tests/cluster/test_up.py::test_a") == scope(None, "tests/cluster/test_up.py::test_b[1]")  # type: ignore[arg-type]
+    assert scope(None, "tests/cluster/test_up.py::test_a") != scope(None, "tests/cluster/test_blobs.py::test_a")  # type: ignore[arg-type]
+    seeds = [f"tests/simulation/test_simulation.py::test_clusters[{first}]" for first in (0, 25)]
+    assert [scope(None, seed) for seed in seeds] == seeds  # type: ignore[arg-type]
+
+
+def test_every_folder_has_its_place() -> None:
     folders = {path.name for path in TESTS.iterdir() if any(path.glob("**/test_*.py"))}
     assert folders == set(TIERS)
     ordered = sorted((TESTS / name / "ray" / "test_x.py" for name in TIERS[::-1]), key=rank)
