@@ -80,9 +80,7 @@ class Membership:
             return voters.may_stop(self._view(status, self._log.state), node)
 
         status = await self._lead_until(done, timeout)
-        if status is not None and not self._nobody_stays(status):
-            await self._note_away(node)
-        return status is not None
+        return status is not None and (self._nobody_stays(status) or await self._note_away(node))
 
     async def retire(self, node: NodeId, timeout: float) -> bool:
         """A member is about to be removed: take its vote away, in the order that keeps a majority alive, and give it
@@ -104,11 +102,13 @@ class Membership:
             await asyncio.sleep(0.05)
         return None
 
-    async def _note_away(self, node: NodeId) -> None:
-        """At once: its share of blobs and work moves without the wait for a lost node."""
+    async def _note_away(self, node: NodeId) -> bool:
+        """At once: its share of blobs and work moves without the wait for a lost node. False when the log did not take
+        it, as while leadership is handed over: then it is the next leader's to let the node go."""
         member = self._log.state.members.get(node)
-        if member is not None and member.status is MemberStatus.ACTIVE:
-            await self._carry_out(Mark(node, MemberStatus.AWAY))
+        if member is None or member.status is not MemberStatus.ACTIVE:
+            return True
+        return await self._carry_out(Mark(node, MemberStatus.AWAY))
 
     def _nobody_stays(self, status: LogStatus) -> bool:
         """No healthy member will be left: keep the configuration, so that any majority may come back."""

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from consensus.memory import MemoryNetwork
-from consensus.messages import JoinMember, RemoveMember, SetMemberStatus
-from consensus.ports import NoQuorum
+from consensus.messages import Command, JoinMember, RemoveMember, SetMemberStatus
+from consensus.ports import Committed, NoQuorum
 from consensus.state import Member, MemberStatus, NodeId
 from node import membership
 from node.membership import TICK_SECONDS, TRANSFER_PAUSE_SECONDS, Membership
@@ -104,6 +105,24 @@ async def test_who_stops_later_takes_the_vote_along_that_was_kept() -> None:
         assert set(network.voters) == {A, B, C}
         assert await managers[A].stopping(B, 10)
         assert network.voters == [A]
+
+
+async def test_a_node_is_let_go_only_once_the_log_knows_it_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else uploads would wait for the copies of a node that has stopped: nobody hears of it again."""
+    async with managed(A, B, C) as (network, managers):
+        propose = network.logs[A].propose
+        held_back: list[Command] = []
+
+        async def handing_over(command: Command, **options: Any) -> Committed:
+            if isinstance(command, SetMemberStatus) and not held_back:
+                held_back.append(command)
+                raise NoQuorum("leadership is being handed over")
+            return await propose(command, **options)
+
+        monkeypatch.setattr(network.logs[A], "propose", handing_over)
+        assert await managers[A].stopping(C, 10) is False
+        assert await managers[A].stopping(C, 10) is True
+        assert network.logs[A].state.members[C].status is MemberStatus.AWAY
 
 
 async def test_a_node_that_vanishes_is_away_and_comes_back() -> None:
