@@ -16,8 +16,6 @@ from tests.simulation.network import End
 from tests.simulation.plots import PLOTS, Plot
 from tests.simulation.world import World
 
-_FULL = OSError(errno.ENOSPC, "No space left on device")
-
 
 class Profile(msgspec.Struct, frozen=True):
     """Which faults a run has, beside kills, power losses, resets, partitions, pauses and hand-overs."""
@@ -190,7 +188,7 @@ class Chaos:
 
     def _fill_disk(self) -> None:
         name = self._any()
-        self._world.disks[name].full = _FULL
+        self._world.disks[name].full = OSError(errno.ENOSPC, "No space left on device")
         self._world.note(name, "has a full disk")
 
     def _free_disks(self) -> None:
