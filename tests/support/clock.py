@@ -7,7 +7,10 @@ times out unless the test says so. Code that reads a clock of its own is given t
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 QUIET_TURNS = 20
 """Turns of the loop in which whoever was woken goes on, tasks that it wakes in turn among them."""
@@ -33,6 +36,26 @@ class Clock:
             await self.settle()
         self._ahead += max(0.0, end - self())
         await self.settle()
+
+    async def until(self, condition: Callable[[], bool], step: float = 0.05, patience: float = 30.0) -> None:
+        """Let time pass, `step` seconds at once, until `condition` holds.
+
+        Sockets, threads and processes get a millisecond of their own time for each step: what waits for them with a
+        deadline may see it pass too soon. `patience`, in the machine's own seconds, bounds a failure alone."""
+        deadline = time.monotonic() + patience
+        while not condition():
+            assert time.monotonic() < deadline, f"it has not come by {self():.1f}"
+            await self.advance(step)
+            await asyncio.sleep(0.001)
+
+    async def run(self, work: Awaitable[T], step: float = 0.05, patience: float = 30.0) -> T:
+        """What `work` returns or raises, time passing meanwhile as in `until`."""
+        task = asyncio.ensure_future(work)
+        try:
+            await self.until(task.done, step, patience)
+            return task.result()
+        finally:
+            task.cancel()
 
     async def settle(self) -> None:
         """Let every task go on until it waits for time, for the network or for a thread."""

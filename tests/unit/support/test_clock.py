@@ -44,3 +44,33 @@ async def test_the_time_of_a_thread_is_its_own(clock: Clock) -> None:
         assert not waiting.done()
         done.set()
         assert await waiting
+
+
+async def test_time_passes_until_it_is_so_and_no_longer(clock: Clock) -> None:
+    begun, ticks = clock(), 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(100.0)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    await clock.until(lambda: ticks == 3, step=10.0)
+    assert 300.0 <= clock() - begun < 320.0
+    with pytest.raises(AssertionError, match="has not come"):
+        await clock.until(lambda: False, patience=0.0)
+    ticking.cancel()
+
+
+async def test_a_result_or_an_error_comes_as_soon_as_time_lets_it(clock: Clock) -> None:
+    begun = clock()
+    assert await clock.run(asyncio.sleep(1000.0, "woken"), step=50.0) == "woken"
+    with pytest.raises(TimeoutError):
+        await clock.run(asyncio.wait_for(asyncio.Event().wait(), 1000.0), step=50.0)
+    assert 2000.0 <= clock() - begun < 2200.0
+    endless = asyncio.create_task(asyncio.Event().wait())
+    with pytest.raises(AssertionError, match="has not come"):
+        await clock.run(endless, patience=0.0)
+    await clock.settle()
+    assert endless.cancelled(), "what comes to nothing is not left behind"
