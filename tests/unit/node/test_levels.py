@@ -12,7 +12,6 @@ from consensus.state import Member, NodeId
 from node.membership import Membership
 from node.voters import Limits
 from tests.support.clock import Clock
-from tests.unit.node.wait import eventually
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")
 LIMITS = Limits(max_voters=5, promote_after=0.2, away_after=60.0)
@@ -23,12 +22,12 @@ def _joining(node: NodeId, level: int) -> JoinMember:
 
 
 @contextlib.asynccontextmanager
-async def _managed(*levels: int) -> AsyncIterator[tuple[MemoryNetwork, list[Membership]]]:
+async def _managed(clock: Clock, *levels: int) -> AsyncIterator[tuple[MemoryNetwork, list[Membership]]]:
     """Two members of these levels; the managers are of level 3 themselves."""
     network = MemoryNetwork([A, B])
     for node, level in zip((A, B), levels, strict=True):
         await network.logs[A].propose(_joining(node, level), actor="")
-    managers = [Membership(log, LIMITS, level=3) for log in network.logs.values()]
+    managers = [Membership(log, LIMITS, clock, level=3) for log in network.logs.values()]
     running = [asyncio.create_task(manager.run()) for manager in managers]
     try:
         yield network, managers
@@ -39,16 +38,16 @@ async def _managed(*levels: int) -> AsyncIterator[tuple[MemoryNetwork, list[Memb
 
 
 @pytest.mark.parametrize(("understood", "reached"), [((2, 2), 2), ((3, 2), 2), ((9, 9), 3)])
-async def test_the_level_becomes_what_all_understand(understood: tuple[int, int], reached: int) -> None:
-    async with _managed(*understood) as (network, _):
-        await eventually(lambda: network.logs[B].state.level == reached)
+async def test_the_level_becomes_what_all_understand(clock: Clock, understood: tuple[int, int], reached: int) -> None:
+    async with _managed(clock, *understood) as (network, _):
+        await clock.until(lambda: network.logs[B].state.level == reached)
 
 
-async def test_nothing_is_asked_for_before_the_last_member_is_upgraded() -> None:
-    async with _managed(2, 1) as (network, managers):
-        await eventually(lambda: all(manager.seen_ages() for manager in managers))
+async def test_nothing_is_asked_for_before_the_last_member_is_upgraded(clock: Clock) -> None:
+    async with _managed(clock, 2, 1) as (network, managers):
+        await clock.until(lambda: all(manager.seen_ages() for manager in managers))
         await network.logs[A].propose(_joining(B, 2), actor="")
-        await eventually(lambda: network.logs[A].state.level == 2)
+        await clock.until(lambda: network.logs[A].state.level == 2)
         commands = [entry.command for _, entry in network.committed]
         first = next(place for place, command in enumerate(commands) if isinstance(command, RaiseLevel))
         assert commands.index(_joining(B, 2)) < first
