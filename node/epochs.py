@@ -60,12 +60,14 @@ class EpochKeeper:
         supervisor: Supervisor,
         unseen: Callable[[], Mapping[NodeId, float]],
         trainer_environment: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._engine = engine
         self._supervisor = supervisor
         self._unseen = unseen
         self._trainer_environment = trainer_environment
+        self._clock = clock
         self._trainer: Child | None = None
         self._trainer_of = (0, "")
         self._up = 0
@@ -137,7 +139,7 @@ class EpochKeeper:
             await self.stop()
             return
         decision = decide(self._log.status.me, state.epoch, self._engine.status)
-        if not isinstance(decision, Stay) and time.monotonic() < self._not_before:
+        if not isinstance(decision, Stay) and self._clock() < self._not_before:
             return
         try:
             await self._carry_out(decision)
@@ -187,7 +189,7 @@ class EpochKeeper:
     def _retreat(self) -> None:
         """Wait longer after every failure, so that a broken Ray does not take the node's processor."""
         self._backoff = min(max(self._backoff * 2, BACKOFF_FIRST), BACKOFF_MOST)
-        self._not_before = time.monotonic() + self._backoff
+        self._not_before = self._clock() + self._backoff
 
     async def _keep_trainer(self) -> None:
         """The trainer lives on the head, from the announcement of its epoch to the end of it."""

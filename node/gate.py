@@ -32,11 +32,12 @@ class NodeGate:
         table: PeerTable,
         on_news: Callable[[], None],
         on_foreign: Callable[[Peer], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_foreign` is told of members of other clusters that introduce themselves."""
         self._peer = blank
         self._table = table
-        self._on_news, self._on_foreign = on_news, on_foreign
+        self._on_news, self._on_foreign, self._clock = on_news, on_foreign, clock
         self._record: ClusterRecord | None = None
         self._log: Log | None = None
         self._membership: Membership | None = None
@@ -78,7 +79,7 @@ class NodeGate:
         lately, and those among the peers that this node has `met`."""
         if self._record is None:
             return {}
-        oldest, ours = time.monotonic() - SPLIT_SECONDS, self._record.cluster_id
+        oldest, ours = self._clock() - SPLIT_SECONDS, self._record.cluster_id
         theirs = {node: cluster for node, (cluster, at) in self._split.items() if at >= oldest}
         return theirs | {
             NodeId(peer.id): peer.cluster_id for peer in met if peer.state == "member" and peer.cluster_id != ours
@@ -87,7 +88,7 @@ class NodeGate:
     def _note_split(self, node: NodeId, theirs: str, ours: str) -> None:
         if node not in self.split():
             _log.warning("cluster.split", peer=node, theirs=theirs, ours=ours)
-        now = time.monotonic()
+        now = self._clock()
         self._split = {other: said for other, said in self._split.items() if said[1] >= now - SPLIT_SECONDS}
         self._split[node] = (theirs, now)
 

@@ -56,6 +56,7 @@ class Greeter:
         connected: Callable[[], Set[NodeId]],
         on_news: Callable[[], None],
         on_removed: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._table = table
@@ -64,6 +65,7 @@ class Greeter:
         self._connected = connected
         self._on_news = on_news
         self._on_removed = on_removed
+        self._clock = clock
         self._warned: dict[Place, float] = {}
         self._due: dict[Place, float] = {}
         self._settled: frozenset[Place] = frozenset()
@@ -82,7 +84,7 @@ class Greeter:
         self._wake = asyncio.Event()
         self.news = asyncio.Event()
         """Set when another peer, or another state of one, has come into sight; whoever waits for it clears it."""
-        self.newest = time.monotonic()
+        self.newest = clock()
         """When the last new peer came into sight."""
 
     async def run(self) -> None:
@@ -121,7 +123,7 @@ class Greeter:
 
     def _greet_due(self, group: asyncio.TaskGroup) -> None:
         """Each greeting has a task of its own, so that a peer that is silent holds up no other."""
-        now, places = time.monotonic(), [*self._places()]
+        now, places = self._clock(), [*self._places()]
         self._settle(now)
         self._again = again_after(len(places), self._takes)
         if now < self._hold_until and self.me().state == "blank":
@@ -172,22 +174,22 @@ class Greeter:
 
     async def _greet(self, address: str, port: int) -> bool:
         """Returns whether a peer answered."""
-        place, begun = (address, port), time.monotonic()
+        place, begun = (address, port), self._clock()
         try:
             greeting = await self._client.greet(address, port, self.me(), self._at.get(place))
         except (PeerError, ValueError) as error:
             backoff = min(self._backoff.get(place, BACKOFF_FIRST / 2) * 2, BACKOFF_MOST)
             self._backoff[place] = backoff
             self._failures[place] = self._failures.get(place, 0) + 1
-            self._due[place] = time.monotonic() + backoff
+            self._due[place] = self._clock() + backoff
             self._forget(place)
             self._say_why(place, error)
             return False
         self._backoff.pop(place, None)
         self._failures.pop(place, None)
-        self._takes += (time.monotonic() - begun - self._takes) / 8
+        self._takes += (self._clock() - begun - self._takes) / 8
         if greeting.peer.id == self.me().id:
-            self._due[place] = time.monotonic() + CONNECTED_SECONDS
+            self._due[place] = self._clock() + CONNECTED_SECONDS
             return False
         self._heard(place, greeting)
         return True
@@ -195,18 +197,18 @@ class Greeter:
     def _heard(self, place: Place, greeting: Greeting) -> None:
         peer, node = greeting.peer, NodeId(greeting.peer.id)
         if node not in self.met:
-            self.newest = time.monotonic()
+            self.newest = self._clock()
             _log.info("peer.met", peer=node, address=place[0], state=peer.state)
         if node not in self.met or self.met[node].state != peer.state:
             self.news.set()
         self.met[node] = peer
-        self._answered[node], self._at[place] = time.monotonic(), node
+        self._answered[node], self._at[place] = self._clock(), node
         known_before = self._table.places(node)
         if self._table.learn(peer, place[0]) or not known_before:
             self._on_news()
-        self._due[place] = time.monotonic() + (CONNECTED_SECONDS if node in self._settled_nodes() else self._again)
+        self._due[place] = self._clock() + (CONNECTED_SECONDS if node in self._settled_nodes() else self._again)
         if greeting.grant is not None:
-            self._hold_until = time.monotonic() + HOLD_SECONDS
+            self._hold_until = self._clock() + HOLD_SECONDS
         if greeting.standing is not None:
             self.standings[node] = greeting.standing
         else:
@@ -229,7 +231,7 @@ class Greeter:
         node = self._at.get(place)
         if node is None or self._failures[place] < FORGET_FAILURES:
             return
-        if time.monotonic() - self._answered[node] < FORGET_SECONDS:
+        if self._clock() - self._answered[node] < FORGET_SECONDS:
             return
         del self._at[place]
         self.met.pop(node, None)
@@ -239,7 +241,7 @@ class Greeter:
     def _say_why(self, place: Place, error: Exception) -> None:
         """Silence is the rule, since most hints are stale; what an operator must mend is said aloud."""
         address, port = place
-        now = time.monotonic()
+        now = self._clock()
         if isinstance(error, PeerRefused) and error.status == REVOKED_STATUS:
             self._on_removed(error.reason)
         elif isinstance(error, ClocksDiffer) and now - self._warned.get(place, -SAY_AGAIN_SECONDS) >= SAY_AGAIN_SECONDS:

@@ -90,6 +90,7 @@ class Joiner:
         promises: Promises,
         left: str = "",
         bound_for: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`left`, `bound_for`: see `FormationView`."""
         self._me = me
@@ -102,7 +103,8 @@ class Joiner:
         self._left, self._bound_for = left, bound_for
         self._said = ""
         self._refused_since: float | None = None
-        self._begun = time.monotonic()
+        self._clock = clock
+        self._begun = clock()
 
     async def settle(self) -> ClusterRecord:
         """The record of the cluster that this node belongs to from now on.
@@ -142,7 +144,7 @@ class Joiner:
         if not isinstance(decision, Refuse):
             self._refused_since = None
             return decision
-        now = time.monotonic()
+        now = self._clock()
         self._refused_since = now if self._refused_since is None else self._refused_since
         if now - self._refused_since >= decision.after:
             return decision
@@ -176,14 +178,14 @@ class Joiner:
     async def _look_around(self) -> None:
         """Before the volume arbitrates, a cluster that exists already (on other hosts) gets a moment to be seen."""
         arbitrates = self._config.storage.shared and read_genesis(self._config.storage.data) is None
-        while arbitrates and not self._members_in_sight() and time.monotonic() - self._begun < LOOK_SECONDS:  # noqa: ASYNC110  two conditions and a deadline, no one event
+        while arbitrates and not self._members_in_sight() and self._clock() - self._begun < LOOK_SECONDS:  # noqa: ASYNC110  two conditions and a deadline, no one event
             await asyncio.sleep(0.1)
 
     def _members_in_sight(self) -> bool:
         return any(peer.state == "member" for peer in self._greeter.met.values())
 
     def _view(self) -> FormationView:
-        quiet = time.monotonic() - max(self._greeter.newest, self._begun)
+        quiet = self._clock() - max(self._greeter.newest, self._begun)
         return FormationView(
             me=self._me,
             has_log=read_record(self._slot) is not None,
@@ -195,7 +197,7 @@ class Joiner:
             quiet_needed=self._config.cluster.quiet,
             named=self._promises.named,
             left=self._left,
-            bound_for=self._bound_for if time.monotonic() - self._begun < BOUND_SECONDS else "",
+            bound_for=self._bound_for if self._clock() - self._begun < BOUND_SECONDS else "",
         )
 
     def _genesis(self) -> Genesis | None:

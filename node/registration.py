@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 from consensus.messages import JoinMember, NameCluster
 from consensus.ports import CommandRejected, Log, LogError
@@ -25,14 +26,17 @@ _log = logs.get("registration")
 class Registration:
     """`run` it as a root task; cancel it before `say_goodbye`, or the node would register itself again."""
 
-    def __init__(self, me: Member, record: ClusterRecord, log: Log) -> None:
+    def __init__(
+        self, me: Member, record: ClusterRecord, log: Log, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._me = me
         self._record = record
         self._log = log
+        self._clock = clock
 
     async def run(self) -> None:
         while True:
-            begun = time.monotonic()
+            begun = self._clock()
             try:
                 await self._register()
             except CommandRejected as error:
@@ -40,7 +44,7 @@ class Registration:
             except LogError as error:
                 _log.info("node.not_registered_yet", reason=str(error))
             # One that has waited long for the log in vain, as at the start of many nodes, tries again soon.
-            await asyncio.sleep(max(RETRY_SECONDS, CHECK_SECONDS - (time.monotonic() - begun)))
+            await asyncio.sleep(max(RETRY_SECONDS, CHECK_SECONDS - (self._clock() - begun)))
 
     async def _register(self) -> None:
         state = self._log.state

@@ -1,6 +1,7 @@
 """When a new epoch begins, with which head, and that a node follows it: against the log in memory."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from consensus.ports import LogStatus
 from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId, Rotation, RotationPhase
 from node.children import ChildError, Supervisor
 from node.engines import InlineEngine
-from node.epochs import EpochKeeper, head_to_begin_with
-from tests.unit.node.wait import eventually
+from node.epochs import BACKOFF_FIRST, EpochKeeper, head_to_begin_with
+from tests.support.clock import Clock
 from training.ray_cluster import RayStartError
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")
@@ -76,18 +77,17 @@ class SlowEngine(InlineEngine):
     """An engine whose joins hang, as Ray's do when the head has died."""
 
     async def join(self, epoch: int, address: str) -> None:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 
 class BrokenEngine(InlineEngine):
-    starts = 0
-
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, clock: Clock) -> None:
         super().__init__()
-        self._error = error
+        self._error, self._clock = error, clock
+        self.starts: list[float] = []
 
     async def start_head(self, epoch: int) -> None:
-        self.starts += 1
+        self.starts.append(self._clock())
         raise self._error
 
 
@@ -99,8 +99,8 @@ async def _network(nodes: tuple[NodeId, ...] = (A, B, C)) -> MemoryNetwork:
     return network
 
 
-def _keeper(log: MemoryLog, engine: InlineEngine, supervisor: Supervisor) -> EpochKeeper:
-    return EpochKeeper(log, engine, supervisor, dict, {"PARVADA_LOCAL_SOCKET": "/nowhere"})
+def _keeper(log: MemoryLog, engine: InlineEngine, supervisor: Supervisor, clock: Clock) -> EpochKeeper:
+    return EpochKeeper(log, engine, supervisor, dict, {"PARVADA_LOCAL_SOCKET": "/nowhere"}, clock)
 
 
 @pytest.fixture
@@ -108,15 +108,15 @@ def supervisor(tmp_path: Path) -> Supervisor:
     return Supervisor(tmp_path, lambda name, error: None)
 
 
-async def test_the_leader_begins_the_first_epoch_and_announces_itself(supervisor: Supervisor) -> None:
+async def test_the_leader_begins_the_first_epoch_and_announces_itself(supervisor: Supervisor, clock: Clock) -> None:
     network = await _network()
-    keeper = _keeper(network.logs[A], InlineEngine(), supervisor)
+    keeper = _keeper(network.logs[A], InlineEngine(), supervisor, clock)
     running = asyncio.create_task(keeper.run())
     try:
-        await eventually(lambda: network.logs[A].state.epoch.address == "inline")
+        await clock.until(lambda: network.logs[A].state.epoch.address == "inline")
         assert network.logs[C].state.epoch == network.logs[A].state.epoch
         assert (network.logs[A].state.epoch.number, network.logs[A].state.epoch.head) == (1, A)
-        await eventually(lambda: keeper.ray_epoch == 1)
+        await clock.until(lambda: keeper.ray_epoch == 1)
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -124,17 +124,17 @@ async def test_the_leader_begins_the_first_epoch_and_announces_itself(supervisor
         await supervisor.stop()
 
 
-async def test_a_join_that_hangs_is_given_up_when_its_epoch_is_over(supervisor: Supervisor) -> None:
+async def test_a_join_that_hangs_is_given_up_when_its_epoch_is_over(supervisor: Supervisor, clock: Clock) -> None:
     network = await _network()
     engine = SlowEngine()
-    keeper = _keeper(network.logs[B], engine, supervisor)
+    keeper = _keeper(network.logs[B], engine, supervisor, clock)
     await network.logs[A].propose(BeginEpoch(1, A), actor="test")
     await network.logs[A].propose(AnnounceHead(1, "10.0.0.1:1"), actor="test")
     running = asyncio.create_task(keeper.run())
     try:
         await asyncio.sleep(0)  # the keeper gets to see the first epoch
         await network.logs[A].propose(BeginEpoch(2, B), actor="test")
-        await eventually(lambda: network.logs[B].state.epoch.address == "inline" and keeper.ray_epoch == 2)
+        await clock.until(lambda: network.logs[B].state.epoch.address == "inline" and keeper.ray_epoch == 2)
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -144,14 +144,16 @@ async def test_a_join_that_hangs_is_given_up_when_its_epoch_is_over(supervisor: 
 
 @pytest.mark.parametrize("error", [RayStartError("it ended"), ChildError("no process can be started")])
 async def test_a_head_that_does_not_start_is_tried_again_later_and_later(
-    supervisor: Supervisor, error: Exception
+    supervisor: Supervisor, clock: Clock, error: Exception
 ) -> None:
     network = await _network()
-    engine = BrokenEngine(error)
-    keeper = _keeper(network.logs[A], engine, supervisor)
+    engine = BrokenEngine(error, clock)
+    keeper = _keeper(network.logs[A], engine, supervisor, clock)
     running = asyncio.create_task(keeper.run())
     try:
-        await eventually(lambda: engine.starts == 2)
+        await clock.until(lambda: len(engine.starts) == 4)
+        pauses = [after - before for before, after in itertools.pairwise(engine.starts)]
+        assert all(pause >= BACKOFF_FIRST * 2**failures for failures, pause in enumerate(pauses)), pauses
         assert network.logs[A].state.epoch.address == ""
         assert keeper.ray_epoch == 0
     finally:
@@ -160,16 +162,16 @@ async def test_a_head_that_does_not_start_is_tried_again_later_and_later(
         await supervisor.stop()
 
 
-async def test_a_draining_node_ends_its_share(supervisor: Supervisor) -> None:
+async def test_a_draining_node_ends_its_share(supervisor: Supervisor, clock: Clock) -> None:
     network = await _network()
     engine = InlineEngine()
-    keeper = _keeper(network.logs[B], engine, supervisor)
+    keeper = _keeper(network.logs[B], engine, supervisor, clock)
     await network.logs[A].propose(BeginEpoch(1, B), actor="test")
     running = asyncio.create_task(keeper.run())
     try:
-        await eventually(lambda: keeper.ray_epoch == 1)
+        await clock.until(lambda: keeper.ray_epoch == 1)
         await network.logs[A].propose(SetMemberStatus(B, DRAINING), actor="test")
-        await eventually(lambda: keeper.ray_epoch == 0)
+        await clock.until(lambda: keeper.ray_epoch == 0)
     finally:
         running.cancel()
         await asyncio.wait([running])

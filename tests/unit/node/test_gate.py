@@ -1,5 +1,6 @@
 """A member of another cluster under the same secret is noticed on both sides, and let in on neither."""
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Literal, cast
@@ -36,9 +37,12 @@ def peer(node: NodeId, cluster: str) -> Peer:
 
 
 def member_of(
-    cluster: str, state: ClusterState = EMPTY, on_foreign: Callable[[Peer], None] = lambda _: None
+    cluster: str,
+    state: ClusterState = EMPTY,
+    on_foreign: Callable[[Peer], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> NodeGate:
-    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None, on_foreign)
+    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None, on_foreign, clock)
     gate.belongs(ClusterRecord(cluster, ME, "parvada", "volume"), cast(Log, StateOnly(state)), cast(Membership, None))
     return gate
 
@@ -62,9 +66,9 @@ async def test_a_blank_node_sees_no_split() -> None:
     assert gate.split([peer(OTHER, "2")]) == {}
 
 
-async def test_other_clusters_that_are_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, now = member_of("1"), 1000.0
-    monkeypatch.setattr("node.gate.time.monotonic", lambda: now)
+async def test_other_clusters_that_are_gone_are_forgotten() -> None:
+    now = 1000.0
+    gate = member_of("1", clock=lambda: now)
     for number in range(50):
         await gate.join(peer(NodeId(f"{number:032x}"), "2"))
         now += SPLIT_SECONDS / 10

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -64,10 +63,17 @@ class Scene:
     def __init__(self, *ports: int, me: Literal["blank", "member"] = "member") -> None:
         self.client, self.table = Recorder(), PeerTable(ME)
         self.connected: set[NodeId] = set()
+        self.now = 1000.0
         self.watcher = watcher = Watcher([])
         watcher._hints = frozenset(Hint(PLACE[0], port) for port in ports or PLACE[1:])
         self.greeter = Greeter(
-            self.client, self.table, watcher, lambda: peer(ME, me), lambda: self.connected, lambda: None
+            self.client,
+            self.table,
+            watcher,
+            lambda: peer(ME, me),
+            lambda: self.connected,
+            lambda: None,
+            clock=lambda: self.now,
         )
 
     @contextlib.asynccontextmanager
@@ -143,7 +149,7 @@ async def test_it_is_asked_in_time_whenever_raft_reaches_it() -> None:
     for connected in (set[NodeId](), {OTHER}):
         scene.connected = connected
         await scene.greeter.greet_due()
-        assert scene.greeter._due[PLACE] - time.monotonic() <= AGAIN_SECONDS
+        assert scene.greeter._due[PLACE] == scene.now + AGAIN_SECONDS
 
 
 @pytest.mark.parametrize(("places", "seconds"), [(0, AGAIN_SECONDS), (20, AGAIN_SECONDS), (30, 3.0), (58, 5.8)])
@@ -213,7 +219,7 @@ async def test_one_lost_answer_is_not_the_end_of_a_peer() -> None:
     scene = Scene()
     await scene.greeter.greet_due()
     scene.client.dead = {PLACE[1]}
-    scene.greeter._answered[OTHER] -= 60
+    scene.now += 60
     await scene.greeter._greet(*PLACE)
     assert OTHER in scene.greeter.met
     await scene.greeter._greet(*PLACE)
@@ -259,7 +265,7 @@ async def test_a_member_that_is_out_of_sight_speaks_for_its_cluster_no_more() ->
     scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
     await scene.greeter.greet_due()
     scene.client.dead = {PLACE[1]}
-    scene.greeter._answered[OTHER] -= 60
+    scene.now += 60
     await scene.greeter._greet(*PLACE)
     await scene.greeter._greet(*PLACE)
     assert scene.greeter.standings == {}

@@ -1,7 +1,6 @@
 """What a node remembers of its cluster, and that it does not vote again after it has lost its log."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from consensus.state import NodeId
+from discovery.formation import SPLIT_PATIENCE_SECONDS
 from discovery.peer import Peer
 from node import config
 from node.greeter import Greeter
@@ -17,6 +17,7 @@ from node.joining import RECOVERING, CannotStart, ClusterRecord, Joiner, note_lo
 from node.peer_words import Grant
 from node.peers import PeerClient
 from node.promises import Promises
+from tests.support.clock import Clock
 
 
 def test_a_blank_slot_and_one_with_its_journal_may_start(tmp_path: Path) -> None:
@@ -56,9 +57,11 @@ class Sight:
     """What the joiner asks of a greeter: one peer, which answers a further greeting with the next of `answers`; None is
     silence."""
 
-    def __init__(self, *answers: Peer | None) -> None:
+    def __init__(self, clock: Clock, *answers: Peer | None) -> None:
         self.met = {OTHER: BLANK}
-        self.newest = time.monotonic() - 60.0
+        self.newest = clock() - 60.0
+        self.greeted: list[float] = []
+        self._clock = clock
         self.news = asyncio.Event()
         self.answers = list(answers)
 
@@ -66,6 +69,7 @@ class Sight:
         return replace(BLANK, id=ME)
 
     async def greet_at(self, peer: Peer) -> bool:
+        self.greeted.append(self._clock())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer is not None:
             self.met[OTHER] = answer
@@ -79,36 +83,42 @@ class Members:
         return Grant("c-1", node, "parvada")
 
 
-def joiner(folder: Path, sight: Sight) -> Joiner:
+def joiner(folder: Path, sight: Sight, clock: Clock) -> Joiner:
     settings = config.load({"PARVADA_DATA": str(folder), "PARVADA_SHARED": "off", "PARVADA_QUIET_SECONDS": "0"})
     promises = Promises(ME, folder, 0, "parvada", cast(PeerClient, Members()))
     client = cast(PeerClient, Members())
-    return Joiner(ME, settings, folder, cast(Greeter, sight), client, lambda: frozenset({OTHER}), promises)
+    heard = frozenset({OTHER})
+    return Joiner(ME, settings, folder, cast(Greeter, sight), client, lambda: heard, promises, clock=clock)
 
 
-async def test_where_nothing_arbitrates_the_lowest_forms_once_all_are_still_blank(tmp_path: Path) -> None:
-    assert (await joiner(tmp_path, Sight(BLANK)).settle()).formation == "development"
+async def test_where_nothing_arbitrates_the_lowest_forms_once_all_are_still_blank(tmp_path: Path, clock: Clock) -> None:
+    record = await clock.run(joiner(tmp_path, Sight(clock, BLANK), clock).settle())
+    assert record.formation == "development"
 
 
-async def test_who_was_blank_a_moment_ago_may_have_formed_since(tmp_path: Path) -> None:
-    record = await joiner(tmp_path, Sight(MEMBER)).settle()
+async def test_who_was_blank_a_moment_ago_may_have_formed_since(tmp_path: Path, clock: Clock) -> None:
+    record = await clock.run(joiner(tmp_path, Sight(clock, MEMBER), clock).settle())
     assert (record.formation, record.cluster_id) == ("joined", "c-1")
 
 
-async def test_nobody_forms_beside_a_peer_that_does_not_answer(tmp_path: Path) -> None:
-    record = await joiner(tmp_path, Sight(None, None, MEMBER)).settle()
+async def test_nobody_forms_beside_a_peer_that_does_not_answer(tmp_path: Path, clock: Clock) -> None:
+    sight = Sight(clock, None, None, MEMBER)
+    record = await clock.run(joiner(tmp_path, sight, clock).settle())
     assert record.formation == "joined"
+    assert len(sight.greeted) == 3
 
 
-async def test_two_clusters_in_sight_may_be_about_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery.formation.SPLIT_PATIENCE_SECONDS", 0.3)
-    sight = Sight(MEMBER)
+async def test_two_clusters_in_sight_may_be_about_to_be_one(tmp_path: Path, clock: Clock) -> None:
+    sight = Sight(clock, MEMBER)
     third = NodeId("c" * 32)
     sight.met |= {OTHER: MEMBER, third: replace(MEMBER, id=third, cluster_id="c-2")}
+    begun = clock()
     with pytest.raises(CannotStart, match="two clusters with this secret"):
-        await joiner(tmp_path, sight).settle()
-    settling = asyncio.create_task(joiner(tmp_path, sight).settle())
-    await asyncio.sleep(0)
+        await clock.run(joiner(tmp_path, sight, clock).settle())
+    assert clock() - begun >= SPLIT_PATIENCE_SECONDS
+    settling = asyncio.create_task(joiner(tmp_path, sight, clock).settle())
+    await clock.advance(SPLIT_PATIENCE_SECONDS / 2)
+    assert not settling.done(), "they may be about to be one"
     del sight.met[third]
     sight.news.set()
-    assert (await settling).cluster_id == "c-1"
+    assert (await clock.run(settling)).cluster_id == "c-1"
