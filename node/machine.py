@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 """In a container with its own cgroup namespace, its own group; `cpu.max` is only there in such a group."""
 
@@ -33,8 +34,9 @@ class CpuTimes(msgspec.Struct, frozen=True):
 class CpuMeter:
     """CPU use between two calls of `percent`."""
 
-    def __init__(self, cgroup: Path = CGROUP) -> None:
+    def __init__(self, cgroup: Path = CGROUP, proc: Path = PROC) -> None:
         self._cgroup = cgroup if (cgroup / "cpu.max").exists() else None
+        self._proc = proc
         self._last = self._read()
 
     def percent(self) -> float:
@@ -47,8 +49,8 @@ class CpuMeter:
 
     def _read(self) -> CpuTimes:
         if self._cgroup is None:
-            return machine_cpu(Path("/proc/stat").read_text())
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
+            return machine_cpu((self._proc / "stat").read_text())
+        uptime = float((self._proc / "uptime").read_text().split()[0])
         cores = cgroup_cores((self._cgroup / "cpu.max").read_text())
         return CpuTimes(cgroup_used((self._cgroup / "cpu.stat").read_text()), uptime * cores)
 

@@ -25,10 +25,12 @@ MIN_PASS_SECONDS = 1.0
 
 class Scrubber:
     """`run` it as a root task. A pass takes `period` seconds, whatever there is to read, or as long as the bound on
-    the rate needs. `on_corrupt` is called when a copy was found corrupt and is gone."""
+    the rate (bytes a second) needs. `on_corrupt` is called when a copy was found corrupt and is gone."""
 
-    def __init__(self, blobs: BlobStore, period: float, on_corrupt: Callable[[], None]) -> None:
-        self._blobs, self._on_corrupt = blobs, on_corrupt
+    def __init__(
+        self, blobs: BlobStore, period: float, on_corrupt: Callable[[], None], rate: float = MAX_BYTES_PER_SECOND
+    ) -> None:
+        self._blobs, self._on_corrupt, self._rate = blobs, on_corrupt, rate
         self._period = max(period, MIN_PASS_SECONDS)
         self.passes = 0
         """Full passes since the start."""
@@ -60,7 +62,7 @@ class Scrubber:
         if not self._blobs.has(digest):
             await asyncio.sleep(seconds)
             return
-        found = await _digest(self._blobs.path(digest), seconds, self._size(digest))
+        found = await _digest(self._blobs.path(digest), seconds, self._size(digest), self._rate)
         if found == digest or not self._blobs.has(digest):
             return
         try:
@@ -72,10 +74,10 @@ class Scrubber:
             self._on_corrupt()
 
 
-async def _digest(path: Path, seconds: float, size: int) -> str:
+async def _digest(path: Path, seconds: float, size: int, rate: float) -> str:
     """The SHA-256 of a file of `size` bytes, read at an even pace; empty if it cannot be read or has another size."""
     pieces = max(1, -(-size // CHUNK_BYTES))
-    pause = max(seconds / pieces, min(size, CHUNK_BYTES) / MAX_BYTES_PER_SECOND)
+    pause = max(seconds / pieces, min(size, CHUNK_BYTES) / rate)
     found = hashlib.sha256()
     try:
         for number in range(pieces):

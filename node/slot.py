@@ -50,7 +50,13 @@ class Slot:
 
 
 def claim(
-    data: Path, slot: int | None, *, wait: float = WAIT_SECONDS, replica: Callable[[], int | None] = replica_number
+    data: Path,
+    slot: int | None,
+    *,
+    wait: float = WAIT_SECONDS,
+    replica: Callable[[], int | None] = replica_number,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Slot:
     """Claim the slot with this number; without one, the slot of this container's replica number, so that a replaced
     container is the same node again; failing that, the first free slot. Blocks for `wait` seconds and the DNS query.
@@ -62,7 +68,7 @@ def claim(
     if number is not None:
         if not 1 <= number <= 9999:
             raise SlotError(f"slot {number}: a slot's number is from 1 to 9999")
-        if (claimed := _claim_within(data, number, wait)) is not None:
+        if (claimed := _claim_within(data, number, wait, clock, sleep)) is not None:
             return claimed
         if slot is not None:
             raise SlotError(
@@ -128,10 +134,12 @@ def read_genesis(data: Path) -> GenesisRecord | None:
         raise SlotError(f"{path} is damaged ({error}): restore it; a new one would form a second cluster") from error
 
 
-def _claim_within(data: Path, number: int, wait: float) -> Slot | None:
-    deadline = time.monotonic() + wait
-    while (claimed := _try_claim(data, number)) is None and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+def _claim_within(
+    data: Path, number: int, wait: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Slot | None:
+    deadline = clock() + wait
+    while (claimed := _try_claim(data, number)) is None and clock() < deadline:
+        sleep(POLL_SECONDS)
     return claimed
 
 

@@ -1,19 +1,18 @@
 """A killed agent takes its children and grandchildren along; a child that dies comes back, later each time."""
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from node import children, deathwatch
-from node.children import Supervisor
+from node.children import BACKOFF_FIRST, BACKOFF_MOST, GRACE_SECONDS, Supervisor
+from tests.support.clock import Clock
 from tests.unit.node.wait import alive, eventually, wait_for
 
 # A child that starts a grandchild in a process group of its own, as Ray's raylet may do with its workers.
@@ -29,7 +28,8 @@ time.sleep(600)
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from node.children import Supervisor
+from node.children import BACKOFF_FIRST, BACKOFF_MOST, GRACE_SECONDS, Supervisor
+from tests.support.clock import Clock
 
 async def main():
     supervisor = Supervisor(Path(sys.argv[1]), lambda name, error: None)
@@ -75,36 +75,36 @@ async def test_killing_a_child_ends_its_whole_session(supervisor: Supervisor, tm
     assert not alive(grandchild)
 
 
-async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace(supervisor: Supervisor, tmp_path: Path) -> None:
+async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace(
+    supervisor: Supervisor, clock: Clock, tmp_path: Path
+) -> None:
     stubborn = "trap '' TERM; touch $0; sleep 600; sleep 600"
     process = await supervisor.launch(["/bin/sh", "-c", stubborn, str(tmp_path / "up")], name="stubborn")
     await eventually((tmp_path / "up").exists)
-    await supervisor.kill(process, grace=0.1)
+    begun = clock()
+    await clock.run(supervisor.kill(process))
+    assert clock() - begun >= GRACE_SECONDS
     assert process.returncode == -signal.SIGKILL
 
 
-async def test_a_child_is_restarted_later_each_time_and_its_output_kept(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(children, "BACKOFF_FIRST", 0.05)
+async def test_a_child_is_restarted_later_each_time_and_its_output_kept(supervisor: Supervisor, clock: Clock) -> None:
     exits: list[tuple[float, int]] = []
     child = supervisor.spawn(
         ["/bin/sh", "-c", "echo said $WHAT; exit 3"],
         {"WHAT": "something"},
         "short",
-        on_exit=lambda status: exits.append((time.monotonic(), status)),
+        on_exit=lambda status: exits.append((clock(), status)),
     )
-    await eventually(lambda: len(exits) >= 4)
+    for number in range(3):
+        await eventually(lambda number=number: len(exits) > number)  # type: ignore[misc]
+        await clock.until(lambda number=number: child.restarts > number)  # type: ignore[misc]
+        assert clock() - exits[number][0] >= BACKOFF_FIRST * 2**number
+    await eventually(lambda: len(exits) == 4)
     await child.stop()
-    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(exits)]
-    assert gaps[0] >= 0.05
-    assert gaps[1] >= 0.1
-    assert gaps[2] >= 0.2
     assert {status for _, status in exits} == {3}
-    assert supervisor.tail("short").count("said something") >= 4
-    stopped = len(exits)
-    await asyncio.sleep(0.5)  # longer than the next back-off: a stopped child stays stopped
-    assert len(exits) == stopped
+    assert supervisor.tail("short").count("said something") == 4
+    await clock.advance(2 * BACKOFF_MOST)
+    assert child.restarts == 3, "a stopped child stays stopped"
 
 
 async def test_a_dead_watchdog_is_replaced_and_still_watches(supervisor: Supervisor) -> None:
@@ -125,13 +125,13 @@ async def test_a_program_that_does_not_exist_is_named(supervisor: Supervisor) ->
         await supervisor.launch(["/no/such/program"], name="ghost")
 
 
-async def test_a_log_that_cannot_be_opened_is_no_end_of_the_node(tmp_path: Path) -> None:
+async def test_a_log_that_cannot_be_opened_is_no_end_of_the_node(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     failures: list[str] = []
     supervisor = Supervisor(tmp_path / "logs", lambda name, error: failures.append(name))
     child = supervisor.spawn([sys.executable, "-c", "pass"], {}, "front")
     try:
-        await eventually(lambda: child.restarts == 1)
+        await clock.until(lambda: child.restarts == 1)
         with pytest.raises(children.ChildError, match="cannot start other: its log"):
             await supervisor.launch([sys.executable, "-c", "pass"], name="other")
     finally:

@@ -10,25 +10,22 @@ from pathlib import Path
 import pytest
 
 from consensus.state import Digest
-from node import scrub
 from node.blob_writer import CHUNK_BYTES
 from node.blobs import BlobStore
-from node.scrub import Scrubber
+from node.scrub import MAX_BYTES_PER_SECOND, MIN_PASS_SECONDS, Scrubber
+from tests.support.clock import Clock
 from tests.unit.node.cluster import flock
 from tests.unit.node.wait import eventually
 
 CONTENT = b"column\n1\n" * 1000
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrub, "MIN_PASS_SECONDS", 0.02)
-
-
 @contextlib.asynccontextmanager
-async def scrubbing(store: BlobStore, period: float = 0.02) -> AsyncIterator[tuple[Scrubber, list[int]]]:
+async def scrubbing(
+    store: BlobStore, period: float = MIN_PASS_SECONDS, rate: float = MAX_BYTES_PER_SECOND
+) -> AsyncIterator[tuple[Scrubber, list[int]]]:
     found: list[int] = []
-    scrubber = Scrubber(store, period, lambda: found.append(1))
+    scrubber = Scrubber(store, period, lambda: found.append(1), rate)
     task = asyncio.create_task(scrubber.run())
     try:
         yield scrubber, found
@@ -60,22 +57,24 @@ def store(tmp_path: Path) -> BlobStore:
 
 
 @pytest.mark.parametrize("size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1])
-async def test_a_flipped_byte_anywhere_is_found_and_nothing_else_is_touched(store: BlobStore, size: int) -> None:
+async def test_a_flipped_byte_anywhere_is_found_and_nothing_else_is_touched(
+    store: BlobStore, clock: Clock, size: int
+) -> None:
     content = os.urandom(size)
     bad, sound = await keep(store, content), [await keep(store, b"%d" % number) for number in range(5)]
     empty = await keep(store, b"")
     assert await store.verify(bad), "it was fine once, and `verify` remembers that"
     rot(store.path(bad), size - 1)
     async with scrubbing(store) as (scrubber, found):
-        await eventually(lambda: not store.has(bad))
+        await clock.until(lambda: not store.has(bad))
         passes = scrubber.passes
-        await eventually(lambda: scrubber.passes >= passes + 2)
+        await clock.until(lambda: scrubber.passes >= passes + 2)
     assert found == [1]
     assert store.digests() == {*sound, empty}
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "gone"])
-async def test_a_file_of_another_size_or_none_is_found_too(store: BlobStore, damage: str) -> None:
+async def test_a_file_of_another_size_or_none_is_found_too(store: BlobStore, clock: Clock, damage: str) -> None:
     digest = await keep(store, CONTENT)
     match damage:
         case "cut":
@@ -85,39 +84,37 @@ async def test_a_file_of_another_size_or_none_is_found_too(store: BlobStore, dam
         case "gone":
             store.path(digest).unlink()
     async with scrubbing(store) as (_, found):
-        await eventually(lambda: bool(found))
+        await clock.until(lambda: bool(found))
     assert not store.has(digest)
 
 
-async def test_blobs_that_come_and_go_under_it_do_no_harm(store: BlobStore) -> None:
+async def test_blobs_that_come_and_go_under_it_do_no_harm(store: BlobStore, clock: Clock) -> None:
     async with scrubbing(store) as (scrubber, found):
         for number in range(50):
             digest = await keep(store, b"%d" % number)
-            await asyncio.sleep(0.002)
+            await clock.advance(MIN_PASS_SECONDS / 10)
             if number % 2:
                 await store.remove(digest)
         passes = scrubber.passes
-        await eventually(lambda: scrubber.passes > passes)
+        await clock.until(lambda: scrubber.passes > passes)
     assert found == []
     assert len(store.digests()) == 25
 
 
-async def test_the_rate_is_bounded_and_a_pass_takes_its_time(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrub, "MAX_BYTES_PER_SECOND", 10 * CHUNK_BYTES)
-    clock = asyncio.get_running_loop().time
+async def test_the_rate_is_bounded_and_a_pass_takes_its_time(store: BlobStore, clock: Clock) -> None:
     for number in range(4):
         await keep(store, bytes([number]) * CHUNK_BYTES)
-    async with scrubbing(store) as (scrubber, _):  # would like to read all in 0.02 s
+    async with scrubbing(store, rate=CHUNK_BYTES / 2) as (scrubber, _):  # would like to read all in a second
         began = clock()
-        await eventually(lambda: scrubber.passes >= 1)
-        assert clock() - began >= 0.39
-    async with scrubbing(store, period=1.0) as (scrubber, _):
+        await clock.until(lambda: scrubber.passes >= 1)
+        assert clock() - began >= 8.0
+    async with scrubbing(store, period=3600.0) as (scrubber, _):
         began = clock()
-        await eventually(lambda: scrubber.passes >= 1)
-        assert clock() - began >= 0.95, "an even pace, not a burst"
+        await clock.until(lambda: scrubber.passes >= 1, step=60.0)
+        assert clock() - began >= 3600.0, "an even pace, not a burst"
 
 
-async def test_a_corrupt_copy_is_mended_from_another_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_corrupt_copy_is_mended_from_another_holder(tmp_path: Path, clock: Clock) -> None:
     async with flock(tmp_path, 3) as three:
         three.replicate()
         digest = await three.first.keep(CONTENT)
@@ -128,7 +125,7 @@ async def test_a_corrupt_copy_is_mended_from_another_holder(tmp_path: Path, monk
         rot(path, 4321)
         async with scrubbing(victim.blobs) as (_, found):
             victim_replicator = three.replicators[victim.id]
-            await eventually(lambda: bool(found))
+            await clock.until(lambda: bool(found))
             victim_replicator.poke()
             await eventually(lambda: path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest)
             await eventually(lambda: three.holders(digest) == {node.id for node in three.nodes})

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,13 @@ sys.stdin.read()
 """
 
 RACER = """
-import sys, time
+import os, sys
 from pathlib import Path
 from node.slot import GenesisRecord, claim_genesis
 for line in sys.stdin:
-    folder, at = line.split()
-    while time.monotonic() < float(at):
+    folder, signal = line.split()
+    print("set", flush=True)
+    while not os.path.exists(signal):
         pass
     record = claim_genesis(Path(folder), GenesisRecord("c-" + sys.argv[1], sys.argv[1], "parvada"))
     print(record.node_id, flush=True)
@@ -70,7 +70,7 @@ def test_two_processes_get_two_slots_and_a_killed_one_frees_its_own(tmp_path: Pa
             slot.claim(tmp_path, 1, wait=0)
         numbers["1"].kill()
         numbers["1"].wait(10)
-        again = slot.claim(tmp_path, None, wait=5, replica=none)
+        again = slot.claim(tmp_path, None, wait=30, replica=none)
         assert (again.number, again.path) == (1, tmp_path / "slots" / "1")
         again.release()
 
@@ -82,7 +82,7 @@ def test_slot_waits_for_a_holder_that_is_on_its_way_out(tmp_path: Path) -> None:
         assert holder.stdin is not None
         holder.stdin.close()
         holder.stdin = None
-        claimed = slot.claim(tmp_path, None, wait=10, replica=lambda: 1)
+        claimed = slot.claim(tmp_path, None, wait=30, replica=lambda: 1)
         assert claimed.number == 1
         claimed.release()
 
@@ -100,10 +100,10 @@ def test_replica_number_is_the_slot_and_a_taken_one_falls_back(tmp_path: Path) -
 
 def test_slot_asked_for_is_never_replaced_by_another(tmp_path: Path) -> None:
     held = slot.claim(tmp_path, 2, wait=0)
-    started = time.monotonic()
+    slept: list[float] = []
     with pytest.raises(SlotError, match=r"slot 2 .* in use"):
-        slot.claim(tmp_path, 2, wait=0.3)
-    assert time.monotonic() - started >= 0.3
+        slot.claim(tmp_path, 2, clock=lambda: sum(slept), sleep=slept.append)
+    assert sum(slept) == pytest.approx(slot.WAIT_SECONDS, abs=slot.POLL_SECONDS)
     held.release()
     with pytest.raises(SlotError, match="1 to 9999"):
         slot.claim(tmp_path, 0)
@@ -123,10 +123,11 @@ def test_one_wins_genesis_and_the_other_reads_it(tmp_path: Path) -> None:
         for number in range(20):
             folder = tmp_path / str(number)
             folder.mkdir()
-            # The first round leaves time for the interpreters to start.
-            at = time.monotonic() + (0.01 if number else 0.6)
+            signal = tmp_path / f"go-{number}"
             for racer in (one, two):
-                tell(racer, f"{folder} {at}")
+                tell(racer, f"{folder} {signal}")
+            assert {line(one), line(two)} == {"set"}
+            signal.touch()
             answers = {line(one), line(two)}
             assert len(answers) == 1, "both must name the same winner"
             winners += answers
