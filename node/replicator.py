@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from consensus.messages import DropBlobs, HoldBlobs
 from consensus.ports import Log, LogError
 from consensus.queries import available_holders, serving_digests
@@ -25,16 +27,28 @@ from node.room import DiskFull
 log = logs.get("node.replicator")
 
 PARALLEL_PULLS = 2
-SETTLE_SECONDS = 0.05
-"""After a change, so that a burst of commits makes one round."""
-IDLE_SECONDS, OWING_SECONDS = 5.0, 1.0
-"""Between rounds without a change: when nothing is owed, and when something is."""
-RETRY_FIRST, RETRY_MOST = 0.5, 30.0
 GRACE_SECONDS = 600.0
 """How long a blob stays though it need not: an upload's blobs come well before the fact that refers to them, and a
 process that was just told a path must find it. Counted only while this node knows the newest facts."""
 BATCH = 512
 PROPOSE_SECONDS = 5.0
+
+
+class Pauses(msgspec.Struct, frozen=True):
+    """Seconds."""
+
+    settle: float = 0.05
+    """After a change, so that a burst of commits makes one round."""
+    idle: float = 5.0
+    """Between rounds without a change when nothing is owed."""
+    owing: float = 1.0
+    """The same when something is."""
+    retry_first: float = 0.5
+    """After a blob could not be fetched; doubled each time."""
+    retry_most: float = 30.0
+
+
+PAUSES = Pauses()
 
 
 class Fetcher(Protocol):
@@ -56,10 +70,11 @@ class Replicator:
         clock: Callable[[], float],
         grace: float = GRACE_SECONDS,
         pace: Pace | None = None,
+        pauses: Pauses = PAUSES,
     ) -> None:
         """`pace`: of all that is pulled only to have enough copies; a model that is served needs none."""
         self._me, self._facts, self._blobs, self._fetcher, self._clock = me, facts, blobs, fetcher, clock
-        self._grace, self._pace = grace, pace
+        self._grace, self._pace, self._pauses = grace, pace, pauses
         self.garbage = Garbage(grace)
         self._progress = Progress(clock)
         self._placement = Placement(copies)
@@ -98,11 +113,11 @@ class Replicator:
     async def _pause(self) -> None:
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
-            async with asyncio.timeout(OWING_SECONDS if self.owed else IDLE_SECONDS):
+            async with asyncio.timeout(self._pauses.owing if self.owed else self._pauses.idle):
                 await self._wake.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(self._pauses.settle)
         self._wake.clear()
 
     async def _round(self, group: asyncio.TaskGroup) -> None:
@@ -141,7 +156,7 @@ class Replicator:
             await self._fetcher.fetch(digest, holders, pace)
         except (PeerError, DiskFull) as error:
             attempts = self._retry.get(digest, (0, 0.0))[0]
-            wait = min(RETRY_FIRST * 2**attempts, RETRY_MOST)
+            wait = min(self._pauses.retry_first * 2**attempts, self._pauses.retry_most)
             self._retry[digest] = (attempts + 1, self._clock() + wait)
             log.warning("blob.owed", digest=digest, reason=str(error), again_in=wait)
         finally:

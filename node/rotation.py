@@ -55,8 +55,18 @@ class Links(Protocol):
 class Rotator:
     """`run` it as a root task once the node belongs to a cluster; `on_change` hears of each change of the keyring."""
 
-    def __init__(self, me: NodeId, keyring: Keyring, client: Caller, on_change: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        me: NodeId,
+        keyring: Keyring,
+        client: Caller,
+        on_change: Callable[[], Awaitable[None]],
+        tick: float = TICK_SECONDS,
+        retry: float = RETRY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._me, self._keyring, self._client, self._on_change = me, keyring, client, on_change
+        self._tick, self._retry, self._clock = tick, retry, clock
         self._log: Log | None = None
         self._links: Links | None = None
         self._made_at = -OFFER_SECONDS
@@ -81,7 +91,7 @@ class Rotator:
             if rotation.phase is not RotationPhase.SETTLED:
                 return
             secret = secrets.token_bytes(SECRET_BYTES)
-            self._made_at = time.monotonic()
+            self._made_at = self._clock()
             await self._keyring.prepare(secret)
             await self._on_change()
             try:
@@ -94,7 +104,7 @@ class Rotator:
     async def run(self) -> None:
         log = self._member_log
         while True:
-            pause = TICK_SECONDS
+            pause = self._tick
             if not isinstance(self._next(), Nothing):
                 try:
                     async with self._one:
@@ -103,7 +113,7 @@ class Rotator:
                     self._said, pause = "", 0.0
                 except (LogError, PeerError, SecretError, OSError) as error:
                     self._say(str(error))
-                    pause = RETRY_SECONDS
+                    pause = self._retry
             await asyncio.sleep(pause)
 
     @property
@@ -117,7 +127,7 @@ class Rotator:
         if self._me not in state.members:
             return Nothing()
         step = next_step(state.rotation, self._me, self._keyring.held)
-        recent = time.monotonic() - self._made_at < OFFER_SECONDS
+        recent = self._clock() - self._made_at < OFFER_SECONDS
         return Nothing() if recent and state.rotation.phase is RotationPhase.SETTLED else step
 
     async def _carry_out(self, step: Step) -> None:

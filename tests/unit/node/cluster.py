@@ -11,7 +11,7 @@ from consensus.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AddDatasetVersion, HeldBlob, JoinMember
 from consensus.state import Digest, Json, Member, NodeId, Part
 from node.distribute import Distributor
-from node.replicator import Replicator
+from node.replicator import PAUSES, Pauses, Replicator
 from node.tasks import Tasks
 from parvada import schema
 from tests.unit.node.fabric import Node, fabric
@@ -22,14 +22,16 @@ DETAIL = Json(msgspec.json.encode(schema.DatasetDetail(columns=[])))
 class Flock:
     """Nodes with logs, distributors and replicators. A failure of a root task fails the test at the end."""
 
-    def __init__(self, nodes: list[Node], network: MemoryNetwork, copies: int) -> None:
+    def __init__(self, nodes: list[Node], network: MemoryNetwork, copies: int, pauses: Pauses) -> None:
         self.nodes, self.network = nodes, network
         self.logs: dict[NodeId, MemoryLog] = dict(network.logs)
         self.failures: list[str] = []
         self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error}"))
         self.now = 0.0
         self.replicators = {
-            node.id: Replicator(node.id, self.logs[node.id], node.blobs, node.transfer, copies, self.clock)
+            node.id: Replicator(
+                node.id, self.logs[node.id], node.blobs, node.transfer, copies, self.clock, pauses=pauses
+            )
             for node in nodes
         }
         self.distributors = {
@@ -81,9 +83,9 @@ class Flock:
 
 
 @contextlib.asynccontextmanager
-async def flock(folder: Path, count: int, copies: int = 3) -> AsyncIterator[Flock]:
+async def flock(folder: Path, count: int, copies: int = 3, pauses: Pauses = PAUSES) -> AsyncIterator[Flock]:
     async with fabric(folder, count) as nodes:
-        made = Flock(nodes, MemoryNetwork([node.id for node in nodes]), copies)
+        made = Flock(nodes, MemoryNetwork([node.id for node in nodes]), copies, pauses)
         for number, node in enumerate(nodes):
             member = Member(node.id, f"node-{number}", ("127.0.0.1",), node.port, 1, 8080 + number, 2, "0.1.0", 0.0)
             await made.log.propose(JoinMember(member), actor="test")

@@ -1,6 +1,5 @@
 """Copies: durable on two nodes before a write is acknowledged, then on all owners; repaired when something fails."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,23 +8,20 @@ import pytest
 from consensus.messages import DeleteDataset, SetMemberStatus
 from consensus.queries import active_members
 from consensus.state import Digest, MemberStatus
-from node import replicator as replicator_module
 from node.distribute import NotDurable
 from node.placement import owners
-from node.replicator import GRACE_SECONDS
+from node.replicator import GRACE_SECONDS, Pauses
 from tests.unit.node.cluster import Flock, flock
 from tests.unit.node.fabric import Node
 from tests.unit.node.wait import eventually
 
 CONTENT = b"column\n1\n" * 1000
+OFTEN = Pauses(settle=0.01, idle=0.05, owing=0.05, retry_first=0.05)
 
 
 @pytest.fixture
-async def five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Flock]:
-    monkeypatch.setattr(replicator_module, "IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(replicator_module, "OWING_SECONDS", 0.05)
-    monkeypatch.setattr(replicator_module, "RETRY_FIRST", 0.05)
-    async with flock(tmp_path, 5) as made:
+async def five(tmp_path: Path) -> AsyncIterator[Flock]:
+    async with flock(tmp_path, 5, pauses=OFTEN) as made:
         yield made
 
 
@@ -114,10 +110,8 @@ async def test_a_copy_that_is_lost_is_fetched_again(five: Flock) -> None:
     assert await victim.blobs.verify(digest, again=True)
 
 
-async def test_a_lost_last_copy_is_an_alarm_until_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicator_module, "IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(replicator_module, "OWING_SECONDS", 0.05)
-    async with flock(tmp_path, 1) as alone:
+async def test_a_lost_last_copy_is_an_alarm_until_it_is_back(tmp_path: Path) -> None:
+    async with flock(tmp_path, 1, pauses=OFTEN) as alone:
         alone.replicate()
         digest = await stored(alone)
         only = alone.replicators[alone.first.id]
@@ -165,16 +159,18 @@ async def test_an_old_orphan_that_is_uploaded_again_is_not_dropped_under_the_upl
     first, second = five.nodes[0], five.nodes[1]
     digest = await first.keep(CONTENT)
     await second.keep(CONTENT)
+    (forgotten,) = {await node.keep(b"as old, and touched by nobody") for node in (first, second)}
     five.replicate()
-    for node in (first, second):
-        await eventually(lambda node=node: digest in five.replicators[node.id].garbage.since)  # type: ignore[misc]
+    rounds = [five.replicators[node.id] for node in (first, second)]
+    await eventually(lambda: all({digest, forgotten} <= each.garbage.since.keys() for each in rounds))
     five.now += GRACE_SECONDS - 60
     await first.transfer.put(second.id, digest)
     five.distributors[first.id]._blobs.touch(digest)
-    rounds = [five.replicators[node.id] for node in (first, second)]
     await eventually(lambda: all(five.clock() - each.garbage.since.get(digest, 0) < 100 for each in rounds))
     five.now += 120
-    await asyncio.sleep(0.3)  # several rounds: nothing may happen in them
+    await eventually(lambda: not {first.id, second.id} & five.keepers(forgotten))
+    (later,) = {await node.keep(b"seen by the round after that") for node in (first, second)}
+    await eventually(lambda: all(later in each.garbage.since for each in rounds))
     assert {first.id, second.id} <= five.keepers(digest)
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +16,6 @@ from consensus.messages import AbandonRotation, BeginRotation, ExcuseNode, JoinM
 from consensus.ports import CommandRejected, NoQuorum
 from consensus.state import Digest, Member, NodeId, RotationPhase
 from discovery.peer import Peer
-from node import rotation as rotation_module
 from node.blobs import BlobStore
 from node.keyring import Keyring
 from node.peer_api import PeerApi
@@ -24,8 +24,9 @@ from node.peer_words import Grant, OtherSecret, PeerRefused
 from node.peers import PeerClient
 from node.pki import Authority, Identity, NodeKey
 from node.ring import RingStore
-from node.rotation import PATH, Rotator
+from node.rotation import OFFER_SECONDS, PATH, Rotator
 from node.secret import SecretError, admin_token, digest_of, load_secret
+from tests.support.clock import Clock
 from tests.unit.node.wait import eventually
 
 FIRST = b"the first secret, of 32 bytes..."
@@ -35,7 +36,7 @@ SETTLED = RotationPhase.SETTLED
 class Keeper:
     """A node with all that rotation touches."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self.slot = folder
         self.slot.mkdir(parents=True)
         self.file = folder / "secret"
@@ -47,7 +48,9 @@ class Keeper:
         self.id = self.identity.id
         self.table = PeerTable(self.id)
         self.client = PeerClient(self.identity, self.table)
-        self.rotator = Rotator(self.id, self.keyring, self.client, self.client.renew)
+        self.rotator = Rotator(
+            self.id, self.keyring, self.client, self.client.renew, tick=0.02, retry=0.05, clock=clock
+        )
         self.blobs = BlobStore(folder / "blobs")
         self.blobs.open()
         self.log: MemoryLog | None = None
@@ -83,8 +86,11 @@ class Keeper:
 
 
 class World:
-    def __init__(self, nodes: list[Keeper], network: MemoryNetwork) -> None:
-        self.nodes, self.network = nodes, network
+    def __init__(self, folders: list[Path], members: int) -> None:
+        self.later = 0.0
+        """Seconds that a test has put on top of real time."""
+        self.nodes = nodes = [Keeper(folder, lambda: time.monotonic() + self.later) for folder in folders]
+        self.network = network = MemoryNetwork([node.id for node in nodes[:members]])
         self.log = network.logs[nodes[0].id]
         self.running: dict[NodeId, asyncio.Task[None]] = {}
 
@@ -102,13 +108,13 @@ class World:
             found = self.log.state.rotation
             return (found.phase, found.generation) == (phase, generation)
 
-        await eventually(there, 30)
+        await eventually(there, 40)
 
 
 @contextlib.asynccontextmanager
 async def world(folder: Path, members: int = 3, strangers: int = 0) -> AsyncIterator[World]:
-    nodes = [Keeper(folder / f"{number}") for number in range(members + strangers)]
-    made = World(nodes, MemoryNetwork([node.id for node in nodes[:members]]))
+    made = World([folder / f"{number}" for number in range(members + strangers)], members)
+    nodes = made.nodes
     for node in nodes:
         node.port = await node.api.start("127.0.0.1", 0)
     for number, node in enumerate(nodes):
@@ -128,13 +134,6 @@ async def world(folder: Path, members: int = 3, strangers: int = 0) -> AsyncIter
             await node.client.close()
             await node.api.stop()
     assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotation_module, "TICK_SECONDS", 0.02)
-    monkeypatch.setattr(rotation_module, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(rotation_module, "OFFER_SECONDS", 0.2)
 
 
 def files_with(folder: Path, secret: bytes) -> set[str]:
@@ -190,7 +189,7 @@ async def test_the_old_secret_opens_nothing_afterwards(tmp_path: Path) -> None:
         with pytest.raises(OtherSecret, match="has another cluster secret than this one"):
             await thief.greet("127.0.0.1", first.port, alias)
         writer.write(b"GET /peer/hello HTTP/1.1\r\nHost: x\r\n\r\n")  # over the connection that was open before
-        assert b" 403 " in await asyncio.wait_for(reader.readline(), 20)
+        assert b" 403 " in await asyncio.wait_for(reader.readline(), 30)
         writer.transport.abort()
         with pytest.raises(aiohttp.ClientError):
             await _blind_hello(first.port)
@@ -213,7 +212,7 @@ async def test_both_admin_tokens_are_good_until_the_old_secret_is_retired(tmp_pa
         one, other = made.nodes
         made.run(one)
         await made.begin(one)
-        await eventually(lambda: made.log.state.rotation.confirmed == (one.id,), 20)
+        await eventually(lambda: made.log.state.rotation.confirmed == (one.id,))
         assert (len(one.keyring.admin_sha256s), len(other.keyring.admin_sha256s)) == (2, 1)
         assert one.keyring.admin_sha256s[0] == other.keyring.admin_sha256s[0], "the old one is the first to be taken"
         assert one.keyring.token_seeds[0] == other.keyring.token_seeds[0]
@@ -229,7 +228,7 @@ async def test_the_credentials_of_an_epoch_are_those_of_its_own_secret(tmp_path:
         tokens = {one.identity.ray_credentials(1, "c", [], one.keyring.authority_with("")).token}
         made.run(one)
         await made.begin(one)
-        await eventually(lambda: made.log.state.rotation.confirmed == (one.id,), 20)
+        await eventually(lambda: made.log.state.rotation.confirmed == (one.id,))
         coming = made.log.state.rotation.coming
         tokens.add(one.identity.ray_credentials(1, "c", [], one.keyring.authority_with("")).token)
         assert len(tokens) == 1, "a worker of the old epoch, on a node that has both"
@@ -285,7 +284,7 @@ async def test_a_secret_that_is_not_the_one_in_the_log_is_not_taken(
 
 
 # ---------------------------------------------------------------- beginnings that come to nothing
-async def test_a_beginning_that_is_rejected_or_lost_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_beginning_that_is_rejected_or_lost_leaves_nothing_behind(clock: Clock, tmp_path: Path) -> None:
     async with world(tmp_path, 2) as made:
         one, other = made.nodes
         made.run(one, other)
@@ -295,11 +294,25 @@ async def test_a_beginning_that_is_rejected_or_lost_leaves_nothing_behind(tmp_pa
 
         with pytest.raises(CommandRejected):
             await one.rotator.begin(rejected)
-        await eventually(lambda: not one.keyring.held.also, 20)
+        await eventually(lambda: not one.keyring.held.also)
+
+        async def lost(command: BeginRotation) -> object:
+            raise NoQuorum("it may be committed, or not")
+
+        with pytest.raises(NoQuorum):
+            await one.rotator.begin(lost)
+        made.later += OFFER_SECONDS / 2
+        before = len(made.network.committed)
+        await clock.advance(1.0)
+        assert len(made.network.committed) == before, "before it acts, a node passes through the log"
+        assert one.keyring.held.also, "its command may still commit"
+        made.later += OFFER_SECONDS / 2
+        await eventually(lambda: not one.keyring.held.also)
         made.network.kill(other.id)
         with pytest.raises(NoQuorum):
-            await made.begin(one)
+            await clock.run(made.begin(one))
         made.network.revive(other.id)
+        await eventually(lambda: kept(tmp_path) == [])
         assert files_with(tmp_path, FIRST) == {"secret"}
         await made.begin(other)
         await made.begin(one)  # which is under way already
@@ -311,9 +324,10 @@ async def test_an_abandoned_secret_is_forgotten(tmp_path: Path) -> None:
         one, other, away = made.nodes
         made.run(one, other)
         await made.begin(one)
-        await eventually(lambda: len(made.log.state.rotation.confirmed) == 2, 20)
+        await eventually(lambda: len(made.log.state.rotation.confirmed) == 2)
         await made.log.propose(AbandonRotation(), actor="test")
-        await eventually(lambda: not any(node.keyring.held.also for node in made.nodes), 20)
+        made.later += OFFER_SECONDS
+        await eventually(lambda: not any(node.keyring.held.also for node in made.nodes))
         await eventually(lambda: kept(tmp_path) == [])
         assert {load_secret(node.file) for node in made.nodes} == {FIRST}
         made.run(away)
@@ -326,7 +340,7 @@ async def test_a_node_that_starts_anew_in_any_phase_goes_on_from_there(tmp_path:
         one, other = made.nodes
         made.run(one)
         await made.begin(one)
-        await eventually(lambda: made.log.state.rotation.confirmed == (one.id,), 20)
+        await eventually(lambda: made.log.state.rotation.confirmed == (one.id,))
         again = Keyring(RingStore(one.slot, one.file, owned=True), one.key, ["127.0.0.1"])
         assert again.held == one.keyring.held
         assert again.identity.fingerprints == one.identity.fingerprints
