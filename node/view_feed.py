@@ -15,9 +15,10 @@ AGE_SECONDS = 1.0
 class ViewFeed:
     """`run` it as a root task. A slow front skips frames: only the newest counts."""
 
-    def __init__(self, log: Log, builder: ViewBuilder) -> None:
+    def __init__(self, log: Log, builder: ViewBuilder, age: float = AGE_SECONDS) -> None:
         self._log = log
         self._builder = builder
+        self._age = age
         self._view: ServingView | None = None
         self._frame = b""
         self._number = 0
@@ -28,7 +29,7 @@ class ViewFeed:
             group.create_task(self._follow(), name="view.follow")
             while True:
                 self._renew()
-                await asyncio.sleep(AGE_SECONDS)
+                await asyncio.sleep(self._age)
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Whole frames, beginning with the present one."""

@@ -6,6 +6,7 @@ times out unless the test says so. Code that reads a clock of its own is given t
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
@@ -22,9 +23,19 @@ class Clock:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ahead = 0.0
+        self._stands_at: float | None = None
 
     def __call__(self) -> float:
-        return time.monotonic() + self._ahead
+        return time.monotonic() + self._ahead if self._stands_at is None else self._stands_at
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """No time passes: what happens meanwhile has waited for no deadline, however slow the machine is."""
+        self._stands_at = self()
+        try:
+            yield
+        finally:
+            self._ahead, self._stands_at = self._stands_at - time.monotonic(), None
 
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass at once: all that falls due in them runs in its order, each at its own time. What that

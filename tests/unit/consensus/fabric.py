@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from consensus.compaction import CompactionRule
+from consensus.engine import Timers
 from consensus.messages import CreateToken
 from consensus.ports import Committed, MembershipRefused, NoQuorum, PeerAddress
 from consensus.raft import RaftConfig, RaftLog
@@ -16,6 +17,7 @@ from node.pki import Authority, Identity, NodeKey
 AUTHORITY = Authority.from_secret(b"a secret of 32 bytes, for tests!")
 STRANGERS = Authority.from_secret(b"another secret of 32 bytes, too!")
 CLUSTER = "c0ffee"
+TIMERS = Timers()
 
 
 def identity(authority: Authority = AUTHORITY) -> Identity:
@@ -33,8 +35,8 @@ async def eventually(what: str, probe: Callable[[], object], seconds: float = 20
 class Cluster:
     """Logs by name. A stopped one keeps its folder and comes back with another port."""
 
-    def __init__(self, folder: Path, names: str, rule: CompactionRule) -> None:
-        self._folder, self._rule = folder, rule
+    def __init__(self, folder: Path, names: str, rule: CompactionRule, timers: Timers = TIMERS) -> None:
+        self._folder, self._rule, self._timers = folder, rule, timers
         self.identities = {name: identity() for name in names}
         self.genesis = self.identities[names[0]].id
         self.logs: dict[str, RaftLog] = {}
@@ -46,7 +48,16 @@ class Cluster:
 
     def make(self, name: str) -> RaftLog:
         mine = self.identities[name]
-        config = RaftConfig(mine.id, CLUSTER, self.genesis, self._folder / name, "127.0.0.1", 0, compaction=self._rule)
+        config = RaftConfig(
+            mine.id,
+            CLUSTER,
+            self.genesis,
+            self._folder / name,
+            "127.0.0.1",
+            0,
+            compaction=self._rule,
+            timers=self._timers,
+        )
         return RaftLog(
             config, mine.server_context(), mine.client_context(), mine.identify, ClusterState(), self.crashes.append
         )
@@ -116,9 +127,11 @@ async def persist(attempt: Callable[[], Awaitable[None]], seconds: float = 20.0)
 
 
 @asynccontextmanager
-async def cluster(folder: Path, names: str = "abc", rule: CompactionRule | None = None) -> AsyncIterator[Cluster]:
+async def cluster(
+    folder: Path, names: str = "abc", rule: CompactionRule | None = None, timers: Timers = TIMERS
+) -> AsyncIterator[Cluster]:
     """Started logs, the first of them genesis, all of them voters."""
-    made = Cluster(folder, names, rule or CompactionRule())
+    made = Cluster(folder, names, rule or CompactionRule(), timers)
     try:
         for name in names:
             await made.start(name)

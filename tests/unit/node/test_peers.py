@@ -15,14 +15,15 @@ from immutables import Map
 
 from consensus.state import ClusterState, Digest, Member, NodeId
 from discovery.peer import Peer
-from node import peers
 from node.blob_writer import BlobWriter
 from node.pace import Pace
 from node.peer_connector import PeerConnector
 from node.peer_table import PeerTable
 from node.peer_words import PeerRefused, PeerUnreachable
+from node.peers import GREETING_SECONDS
 from node.room import DiskFull, Limits
 from node.transfer import NoHolder
+from tests.support.clock import Clock
 from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
 
 BIG = os.urandom(3 * 1024 * 1024)
@@ -131,12 +132,13 @@ async def test_nobody_is_greeted_as_somebody_else(nodes: list[Node], blank: Node
 
 
 async def test_a_process_that_takes_the_connection_and_says_nothing_is_given_up(
-    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+    nodes: list[Node], clock: Clock
 ) -> None:
     """What a stopped process looks like from outside: the kernel accepts for it."""
-    monkeypatch.setattr(peers, "GREETING_SECONDS", 0.3)
+    begun = clock()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(PeerUnreachable):
-        await nodes[0].peers.greet("127.0.0.1", silent.getsockname()[1], nodes[0].hello())
+        await clock.run(nodes[0].peers.greet("127.0.0.1", silent.getsockname()[1], nodes[0].hello()))
+    assert clock() - begun >= GREETING_SECONDS
 
 
 async def test_a_node_joins_only_as_itself(nodes: list[Node], blank: Node) -> None:
@@ -395,7 +397,7 @@ class Gap:
 
 
 async def test_a_holder_that_dies_in_the_middle_is_followed_by_another_at_that_offset(
-    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+    nodes: list[Node], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """60 MB, and the holder's port closes after some of them: the other holder gives the rest, not the whole."""
     first, second, taker = nodes
@@ -417,7 +419,7 @@ async def test_a_holder_that_dies_in_the_middle_is_followed_by_another_at_that_o
     await gap.reached.wait()
     before = sum(came)
     assert 0 < before < len(content)
-    await first.api.stop()
+    await clock.run(first.api.stop())  # which waits for what is under way, in vain
     gap.go_on.set()
     await asyncio.wait_for(fetching, 30)
     assert taker.blobs.path(digest).read_bytes() == content

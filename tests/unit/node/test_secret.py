@@ -65,7 +65,7 @@ def test_keys_of_other_purposes_or_secrets_differ() -> None:
     assert cluster_secret.admin_token(SECRET).startswith("pvd_")
 
 
-@given(st.from_regex(r"[0-9a-f-]{1,64}", fullmatch=True), st.binary(min_size=32, max_size=32))
+@given(st.text("0123456789abcdef-", min_size=1, max_size=64), st.binary(min_size=32, max_size=32))
 def test_join_token_comes_back(cluster_id: str, secret: bytes) -> None:
     token = cluster_secret.encode_join_token(cluster_id, secret)
     assert cluster_secret.decode_join_token(f"  {token.upper()}\n") == JoinToken(cluster_id, secret)

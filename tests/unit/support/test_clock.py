@@ -36,6 +36,18 @@ async def test_what_is_not_due_does_not_happen(clock: Clock) -> None:
         await waiting
 
 
+async def test_while_it_stands_still_nothing_falls_due_and_the_rest_goes_on(clock: Clock) -> None:
+    with clock.standing():
+        begun = clock()
+        waiting = asyncio.create_task(asyncio.sleep(0.001))
+        await asyncio.to_thread(time.sleep, 0.01)
+        await clock.settle()
+        assert clock() == begun
+        assert not waiting.done()
+    assert begun <= clock()
+    await waiting
+
+
 async def test_the_time_of_a_thread_is_its_own(clock: Clock) -> None:
     done = threading.Event()
     async with asyncio.timeout(3600.0):
