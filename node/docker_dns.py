@@ -28,14 +28,14 @@ _NAME = re.compile(r"(?!.*-run-).+[-_]([1-9][0-9]{0,3})\Z")
 """A container's name. One made by `compose run` ends in a random `-run-0123456789ab` and is no replica."""
 
 
-def replica_number(addresses: Sequence[str] | None = None) -> int | None:
+def replica_number(addresses: Sequence[str] | None = None, server: tuple[str, int] = DOCKER_DNS) -> int | None:
     """This container's replica number, 1 to 9999, or None where there is no Docker, no Compose or no answer.
 
     Blocks for at most 2 s an address; `addresses` are by default those of this machine's interfaces.
     """
     for address in own_addresses() if addresses is None else addresses:
         try:
-            name = reverse_lookup(address)
+            name = reverse_lookup(address, server)
         except (OSError, ValueError) as error:
             log.debug("replica.unknown", address=address, reason=str(error))
             continue
@@ -56,22 +56,24 @@ def number_in(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def reverse_lookup(address: str, server: tuple[str, int] = DOCKER_DNS) -> str | None:
-    """The name of `address` as `server` gives it, None if it knows none.
+def reverse_lookup(
+    address: str, server: tuple[str, int] = DOCKER_DNS, timeout: float = TIMEOUT, attempts: int = ATTEMPTS
+) -> str | None:
+    """The name of `address` as `server` gives it, None if it knows none; each attempt takes `timeout` seconds.
 
     Raises OSError (no resolver there, no answer in time) or ValueError (an answer that makes no sense).
     """
     query_id = secrets.randbelow(65536)
     # Connected: only the resolver's answers are received, and "nobody listens there" is an error at once.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.settimeout(TIMEOUT)
+        udp.settimeout(timeout)
         udp.connect(server)
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             udp.send(make_query(address, query_id))
             try:
                 return parse_answer(udp.recv(4096), query_id)
             except TimeoutError:
-                if attempt + 1 == ATTEMPTS:
+                if attempt + 1 == attempts:
                     raise
     raise AssertionError("unreachable")
 

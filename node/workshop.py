@@ -77,8 +77,16 @@ class _Worker:
 class Workshop:
     """At most `WORKERS` processes; each call has one to itself. `run` the idle check as a root task."""
 
-    def __init__(self, supervisor: Supervisor, limit: float = LIMIT_SECONDS, idle: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        limit: float = LIMIT_SECONDS,
+        idle: float = IDLE_SECONDS,
+        waiting: int = WAITING,
+    ) -> None:
+        """`waiting`: calls that may wait for a worker."""
         self._supervisor = supervisor
+        self._most_waiting = waiting
         self._limit = limit
         self._idle_seconds = idle
         self._slots = asyncio.Semaphore(WORKERS)
@@ -96,8 +104,8 @@ class Workshop:
             WorkshopBusy: too many calls wait already.
             WorkshopClosed: no process can be started.
         """
-        if self._waiting >= WAITING:
-            raise WorkshopBusy(f"{WAITING} calls are waiting already")
+        if self._waiting >= self._most_waiting:
+            raise WorkshopBusy(f"{self._most_waiting} calls are waiting already")
         self._waiting += 1
         try:
             await self._slots.acquire()

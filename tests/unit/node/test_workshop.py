@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from node import workshop as workshop_module
 from node.children import Supervisor
-from node.workshop import Workshop, WorkshopBusy, WorkshopError
+from node.workshop import IDLE_SECONDS, LIMIT_SECONDS, Workshop, WorkshopBusy, WorkshopError
+from tests.support.clock import Clock
 from tests.unit.node.wait import alive, eventually
 
 HERE = __name__
@@ -113,14 +113,17 @@ async def test_a_crash_fails_one_call(workshop: Workshop, function: str, args: t
     assert await workshop.run(f"{HERE}:add", 1, 1) == 2
 
 
-async def test_a_call_beyond_its_limit_is_killed(supervisor: Supervisor, tmp_path: Path) -> None:
-    workshop = Workshop(supervisor, limit=0.5)
-    with pytest.raises(WorkshopError, match=r"took longer than 0\.5 s"):
-        await workshop.run(f"{HERE}:hang", str(tmp_path / "pid"))
-    path = tmp_path / "pid"  # a busy machine may not have come so far
-    told = path.read_text() if path.exists() else ""
-    assert not told or not alive(int(told))
-    await workshop.stop()
+async def test_a_call_beyond_its_limit_is_killed(workshop: Workshop, clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    call = asyncio.create_task(workshop.run(f"{HERE}:hang", str(path)))
+    await eventually(lambda: path.exists() and bool(path.read_text()))
+    await clock.advance(LIMIT_SECONDS / 2)
+    assert alive(int(path.read_text()))
+    assert not call.done()
+    await clock.advance(LIMIT_SECONDS / 2)
+    with pytest.raises(WorkshopError, match=r"took longer than 600 s"):
+        await call
+    assert not alive(int(path.read_text()))
 
 
 async def test_a_cancelled_call_takes_its_process_along(workshop: Workshop, tmp_path: Path) -> None:
@@ -133,10 +136,8 @@ async def test_a_cancelled_call_takes_its_process_along(workshop: Workshop, tmp_
     assert await workshop.run(f"{HERE}:add", 1, 1) == 2
 
 
-async def test_calls_beyond_the_queue_are_refused(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workshop_module, "WAITING", 1)
+async def test_calls_beyond_the_queue_are_refused(supervisor: Supervisor, tmp_path: Path) -> None:
+    workshop = Workshop(supervisor, waiting=1)
     calls = [asyncio.create_task(workshop.run(f"{HERE}:hang", str(tmp_path / str(n)))) for n in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(WorkshopBusy):
@@ -146,13 +147,13 @@ async def test_calls_beyond_the_queue_are_refused(
     await asyncio.wait(calls)
 
 
-async def test_an_idle_worker_is_ended(supervisor: Supervisor) -> None:
-    workshop = Workshop(supervisor, idle=0.2)
+async def test_an_idle_worker_is_ended(workshop: Workshop, clock: Clock) -> None:
     closing = asyncio.create_task(workshop.close_idle())
     number = await workshop.run(f"{HERE}:pid")
+    await clock.advance(IDLE_SECONDS / 2)
     assert alive(number)
+    await clock.advance(IDLE_SECONDS)
     await eventually(lambda: not alive(number))
     assert await workshop.run(f"{HERE}:add", 1, 1) == 2
     closing.cancel()
     await asyncio.wait([closing])
-    await workshop.stop()
