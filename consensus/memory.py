@@ -45,12 +45,14 @@ class MemoryNetwork:
         *,
         initial: ClusterState | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` dates the entries, `monotonic` tells how long ago a quorum was lost and a beacon set."""
         self.voters = list(voters)
         self.committed: list[tuple[int, Entry]] = []
         self.leader: NodeId | None = None
         self.term = 0
-        self.clock = clock
+        self.clock, self.monotonic = clock, monotonic
         self.initial = initial or ClusterState()
         nodes = (*self.voters, *learners)
         self._down: set[NodeId] = set()
@@ -159,7 +161,9 @@ class MemoryLog:
             commit_index=last if quorum else self._state.index,
             applied_index=self._state.index,
             quorum=quorum,
-            seconds_without_quorum=0.0 if self._lost_quorum_at is None else time.monotonic() - self._lost_quorum_at,
+            seconds_without_quorum=0.0
+            if self._lost_quorum_at is None
+            else self._network.monotonic() - self._lost_quorum_at,
             voters=tuple(network.voters),
             connected=tuple(sorted(self._reached())),
             lag={node: last - network.logs[node].state.index for node in network.logs} if leading else {},
@@ -223,11 +227,13 @@ class MemoryLog:
     def set_beacon(self, payload: bytes) -> None:
         if len(payload) > _MAX_BEACON_BYTES:
             raise ValueError(f"a beacon has at most {_MAX_BEACON_BYTES} bytes, not {len(payload)}")
-        self._beacon, self._beacon_at = payload, time.monotonic()
+        self._beacon, self._beacon_at = payload, self._network.monotonic()
 
     def beacons(self) -> Mapping[NodeId, Beacon]:
         logs = (self._network.logs[node] for node in self._reached())
-        return {log.me: Beacon(log._beacon, time.monotonic() - log._beacon_at) for log in logs if log._beacon_at}
+        return {
+            log.me: Beacon(log._beacon, self._network.monotonic() - log._beacon_at) for log in logs if log._beacon_at
+        }
 
     async def start(self) -> None:
         self._network.revive(self.me)
@@ -241,7 +247,7 @@ class MemoryLog:
         if quorum:
             self._lost_quorum_at = None
         elif self._lost_quorum_at is None:
-            self._lost_quorum_at = time.monotonic()
+            self._lost_quorum_at = self._network.monotonic()
 
     def catch_up(self) -> None:
         """Apply what is committed and not yet applied here; called by the network."""

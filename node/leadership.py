@@ -62,8 +62,9 @@ class Voters(Protocol):
 class Leadership:
     """`routes` are served on the peer port; `transfer` and `retire` are what the client API calls."""
 
-    def __init__(self, client: PeerClient) -> None:
+    def __init__(self, client: PeerClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client: Poster = client
+        self._clock = clock
         self._log: Log | None = None
         self._voters: Voters | None = None
 
@@ -84,11 +85,11 @@ class Leadership:
     async def retire(self, node: NodeId) -> None:
         """Until that node has no vote any more. It may be the leader: then the next one goes on. Raises as
         `transfer`."""
-        deadline = time.monotonic() + RETIRE_SECONDS
+        deadline = self._clock() + RETIRE_SECONDS
         failure: Exception = MembershipRefused(
             f"the vote of {node} could not be taken: too few other nodes that could go on with the voting are in reach"
         )
-        while time.monotonic() < deadline:
+        while self._clock() < deadline:
             try:
                 await self._at_leader(RETIRE_PATH, node, self._retire_here)
             except (LeaderUnreachable, NoQuorum) as error:

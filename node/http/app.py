@@ -1,6 +1,7 @@
 """Routes with their roles, and the middlewares around all of them; no logic of any resource."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -16,13 +17,15 @@ SMALL_BODY_BYTES = 4 * 1024 * 1024
 """Of everything but an upload, which is streamed past this limit."""
 
 
-def make_app(ports: Ports, routes: Iterable[web.RouteDef] = ()) -> web.Application:
+def make_app(
+    ports: Ports, routes: Iterable[web.RouteDef] = (), clock: Callable[[], float] = time.monotonic
+) -> web.Application:
     """The agent's application: the client API, and `routes` (its children's), which look after themselves."""
     app = web.Application(middlewares=[errors], client_max_size=SMALL_BODY_BYTES)
     app[PORTS] = ports
     app.on_response_prepare.append(_stamp)
     app.add_routes(list(routes))
-    callers = Callers(ports.log, ports.settings.admin_sha256s)
+    callers = Callers(ports.log, ports.settings.admin_sha256s, clock)
     for module in (cluster, nodes, secret, events, stats, metrics, datasets, jobs, models, tokens):
         app.add_routes([web.route(r.method, r.path, _guarded(r, ports, callers)) for r in module.ROUTES])
     return app

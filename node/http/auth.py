@@ -54,8 +54,10 @@ class Callers:
     """Knows callers by the newest state: a token that this node does not know may be one that it has not heard of yet,
     as it has just come back, or the token was made on another node a moment ago."""
 
-    def __init__(self, log: Log, admin_sha256s: Callable[[], Sequence[str]]) -> None:
-        self._log, self._admin_sha256s = log, admin_sha256s
+    def __init__(
+        self, log: Log, admin_sha256s: Callable[[], Sequence[str]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log, self._admin_sha256s, self._clock = log, admin_sha256s, clock
         self._one = asyncio.Lock()
         self._looked_at = -PAUSE_SECONDS
         self._failure: NoQuorum | None = None
@@ -67,15 +69,15 @@ class Callers:
         except Unauthenticated:
             if bearer(header) is None:
                 raise
-        await self._catch_up(time.monotonic())
+        await self._catch_up(self._clock())
         return identify(header, self._log.state, self._admin_sha256s())
 
     async def _catch_up(self, arrived: float) -> None:
         """Pass through the log once, together with all others that wait for it."""
         async with self._one:
             if self._looked_at < arrived:
-                await asyncio.sleep(max(0.0, self._looked_at + PAUSE_SECONDS - time.monotonic()))
-                self._looked_at, self._failure = time.monotonic(), None
+                await asyncio.sleep(max(0.0, self._looked_at + PAUSE_SECONDS - self._clock()))
+                self._looked_at, self._failure = self._clock(), None
                 try:
                     await self._log.barrier(BARRIER_SECONDS)
                 except NoQuorum as error:

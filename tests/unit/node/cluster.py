@@ -1,5 +1,6 @@
 """Nodes of `fabric` joined by the in-memory log: the facts are real, and so are disks and wires."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,11 @@ from parvada import schema
 from tests.unit.node.fabric import Node, fabric
 
 DETAIL = Json(msgspec.json.encode(schema.DatasetDetail(columns=[])))
+
+
+def loop_time() -> float:
+    """Which a test may move."""
+    return asyncio.get_running_loop().time()
 
 
 class Flock:
@@ -85,7 +91,7 @@ class Flock:
 @contextlib.asynccontextmanager
 async def flock(folder: Path, count: int, copies: int = 3, pauses: Pauses = PAUSES) -> AsyncIterator[Flock]:
     async with fabric(folder, count) as nodes:
-        made = Flock(nodes, MemoryNetwork([node.id for node in nodes]), copies, pauses)
+        made = Flock(nodes, MemoryNetwork([node.id for node in nodes], monotonic=loop_time), copies, pauses)
         for number, node in enumerate(nodes):
             member = Member(node.id, f"node-{number}", ("127.0.0.1",), node.port, 1, 8080 + number, 2, "0.1.0", 0.0)
             await made.log.propose(JoinMember(member), actor="test")

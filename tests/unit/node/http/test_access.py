@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from node.http import cluster, datasets, events, jobs, metrics, models, stats, tokens
 from node.http.routes import Route
+from tests.support.clock import Clock
 from tests.unit.node.http.world import ROLES, World, world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,8 +73,10 @@ async def test_no_writing_route_is_left_open() -> None:
 @pytest.mark.parametrize(
     "header", ["Bearer wrong", "Bearer ", "Bearer", "Basic YWRtaW46YWRtaW4=", "pvd_admin", "Bearer \xff"]
 )
-async def test_a_token_that_is_none_is_refused_even_where_reading_is_open(api: World, header: str) -> None:
-    answer = await api.call("GET", "/v1/cluster", role=None, headers={"Authorization": header})
+async def test_a_token_that_is_none_is_refused_even_where_reading_is_open(
+    api: World, clock: Clock, header: str
+) -> None:
+    answer = await clock.run(api.call("GET", "/v1/cluster", role=None, headers={"Authorization": header}))
     assert answer.problem == (401, "unauthenticated")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
@@ -85,7 +88,7 @@ async def test_a_role_too_low_is_named(api: World) -> None:
 
 
 # ---------------------------------------------------------------- tokens
-async def test_a_token_lives_from_its_creation_to_its_revocation(api: World) -> None:
+async def test_a_token_lives_from_its_creation_to_its_revocation(api: World, clock: Clock) -> None:
     made = await api.call("POST", "/v1/tokens", json={"name": "ci", "role": "operator"})
     assert made.status == 201
     text, key = made.json["token"], made.json["id"]
@@ -98,7 +101,8 @@ async def test_a_token_lives_from_its_creation_to_its_revocation(api: World) -> 
     assert text.encode() not in listed.raw
     assert api.state.tokens[key].sha256 == hashlib.sha256(text.encode()).hexdigest()
     assert (await api.call("DELETE", f"/v1/tokens/{key}")).json == {"id": key, "revoked": True}
-    assert (await api.call("GET", "/v1/audit", role=None, headers=bearer)).problem == (401, "unauthenticated")
+    stale = await clock.run(api.call("GET", "/v1/audit", role=None, headers=bearer))
+    assert stale.problem == (401, "unauthenticated")
     assert (await api.call("DELETE", f"/v1/tokens/{key}")).problem == (404, "unknown_token")
 
 

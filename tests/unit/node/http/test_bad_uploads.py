@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from consensus.queries import referenced_digests
 from node.http import datasets
 from node.room import Limits
+from tests.support.clock import Clock
 from tests.unit.node.http.world import World, world
 from tests.unit.node.wait import eventually
 
@@ -159,12 +160,15 @@ async def test_an_upload_that_breaks_off_leaves_nothing(api: World, framing: str
     assert api.trace() == before
 
 
-async def test_a_stalled_upload_is_given_up(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "STALL_SECONDS", 0.05)
+async def test_a_stalled_upload_is_given_up(api: World, clock: Clock) -> None:
     before = api.trace()
     reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
     writer.write(BROKEN["length"])
-    answer = await asyncio.wait_for(reader.read(20), 10)
+    await eventually(lambda: any(path.name == "upload" for path in api.tmp.rglob("*")))
+    answering = asyncio.create_task(reader.read(20))
+    await clock.advance(datasets.STALL_SECONDS / 2)
+    assert not answering.done()
+    answer = await clock.run(answering, step=1.0)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 408 ")
     await eventually(lambda: api.trace() == before)

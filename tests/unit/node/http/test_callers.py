@@ -11,6 +11,9 @@ from consensus.ports import NoQuorum
 from consensus.state import NodeId, Role
 from node.http.auth import Callers
 from serving.errors import Unauthenticated
+from tests.support.clock import Clock
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 A, B, C = (NodeId(name) for name in "abc")
 
@@ -35,11 +38,11 @@ async def _token(log: MemoryLog, text: str) -> None:
     await log.propose(CreateToken(text, text, Role.OPERATOR, digest), actor="test")
 
 
-async def test_a_token_made_a_moment_ago_elsewhere_is_known() -> None:
+async def test_a_token_made_a_moment_ago_elsewhere_is_known(clock: Clock) -> None:
     network = MemoryNetwork([A, B, C])
     behind = Behind(network.logs[B])
     await _token(network.logs[A], "fresh")
-    callers = Callers(behind, tuple)  # type: ignore[arg-type]  # of the log it needs the state and the barrier
+    callers = Callers(behind, tuple, clock)  # type: ignore[arg-type]  # of the log it needs the state and the barrier
     assert (await callers.identify("Bearer fresh")).role == "operator"
     assert behind.barriers == 1
     assert (await callers.identify("Bearer fresh")).name == "fresh"
@@ -47,13 +50,12 @@ async def test_a_token_made_a_moment_ago_elsewhere_is_known() -> None:
     assert behind.barriers == 1, "nobody looks for what is known"
 
 
-async def test_strangers_do_not_keep_the_log_busy() -> None:
+async def test_strangers_do_not_keep_the_log_busy(clock: Clock) -> None:
     network = MemoryNetwork([A, B, C])
     behind = Behind(network.logs[A])
-    callers = Callers(behind, tuple)  # type: ignore[arg-type]
-    refused = await asyncio.gather(
-        *(callers.identify(f"Bearer guess-{number}") for number in range(200)), return_exceptions=True
-    )
+    callers = Callers(behind, tuple, clock)  # type: ignore[arg-type]
+    guesses = (callers.identify(f"Bearer guess-{number}") for number in range(200))
+    refused = await clock.run(asyncio.gather(*guesses, return_exceptions=True))
     assert all(isinstance(error, Unauthenticated) for error in refused)
     assert behind.barriers <= 2
     with pytest.raises(Unauthenticated):
@@ -61,11 +63,11 @@ async def test_strangers_do_not_keep_the_log_busy() -> None:
     assert behind.barriers <= 2
 
 
-async def test_without_a_majority_nobody_can_tell() -> None:
+async def test_without_a_majority_nobody_can_tell(clock: Clock) -> None:
     network = MemoryNetwork([A, B, C])
     await _token(network.logs[A], "known")
     network.partition({A}, {B, C})
-    callers = Callers(network.logs[A], tuple)
+    callers = Callers(network.logs[A], tuple, clock)
     assert (await callers.identify("Bearer known")).role == "operator"
     with pytest.raises(NoQuorum):
-        await callers.identify("Bearer unknown")
+        await clock.run(callers.identify("Bearer unknown"))

@@ -13,9 +13,9 @@ from node.http.cluster import describe
 from node.membership import Membership
 from node.voters import Limits
 from serving.stats import ModelStats, StatsReport
+from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, model
 from tests.unit.node.http.world import World, world
-from tests.unit.node.wait import eventually
 from training.ports import TrainerReport
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -95,46 +95,51 @@ async def test_two_nodes_of_one_name_are_told_apart_by_id(tmp_path: object) -> N
         assert (await api.call("DELETE", f"/v1/nodes/{twin.id}")).json["removed"] is True
 
 
-async def test_a_node_loses_its_vote_and_leaves_for_good(tmp_path: object) -> None:
+async def test_a_node_loses_its_vote_and_leaves_for_good(tmp_path: object, clock: Clock) -> None:
     async with world(tmp_path) as api:  # type: ignore[arg-type]
         last = api.flock.nodes[2].id
         headers = {"Idempotency-Key": "leave"}
         for _ in range(2):  # a client whose answer was lost asks again, by the id
-            assert (await api.call("DELETE", f"/v1/nodes/{last}", headers=headers)).json["removed"] is True
+            gone = await clock.run(api.call("DELETE", f"/v1/nodes/{last}", headers=headers))
+            assert gone.json["removed"] is True
         assert last in api.state.revoked
         found = await api.get("/v1/cluster")
         assert len(found["nodes"]) == len(found["voters"]) == 2
 
 
-async def test_a_node_that_leaves_is_told_by_its_peers_when_they_have_cut_it_off(tmp_path: object) -> None:
+async def test_a_node_that_leaves_is_told_by_its_peers_when_they_have_cut_it_off(
+    tmp_path: object, clock: Clock
+) -> None:
     async with world(tmp_path) as api:  # type: ignore[arg-type]
         me, other = api.flock.first.id, api.flock.nodes[1].id
         assert (await api.call("POST", "/v1/cluster/transfer", json={"to": "node-1"})).status == 200
         await api.flock.logs[other].remove_voter(me)
         with api.cut_off():
-            leaving = asyncio.create_task(api.call("DELETE", f"/v1/nodes/{me}"))
-            taking = asyncio.create_task(api.call("DELETE", "/v1/nodes/node-2?force=true"))
-            assert not (await asyncio.wait({leaving}, timeout=0.3))[0], "nothing is known yet"
-            api.ports.removed.set()
-            left = await leaving
+            with clock.standing():  # so that it is too early to give up
+                leaving = asyncio.create_task(api.call("DELETE", f"/v1/nodes/{me}"))
+                taking = asyncio.create_task(api.call("DELETE", "/v1/nodes/node-2?force=true"))
+                assert (await api.get("/v1/cluster"))["quorum"] is False
+                assert not leaving.done(), "nothing is known yet"
+                api.ports.removed.set()
+                left = await leaving
             assert (left.status, left.json) == (200, {"id": me, "removed": True})
             assert "x-parvada-index" not in left.headers
             # Of what it asked for besides it knows nothing.
-            assert (await taking).problem == (503, "no_quorum")
+            assert (await clock.run(taking)).problem == (503, "no_quorum")
 
 
-async def test_a_leader_that_is_removed_hands_over_first(tmp_path: object) -> None:
+async def test_a_leader_that_is_removed_hands_over_first(tmp_path: object, clock: Clock) -> None:
     async with world(tmp_path) as api:  # type: ignore[arg-type]
         me = api.flock.first.id
-        managers = [Membership(api.flock.logs[node.id], QUICK) for node in api.flock.nodes[1:]]
+        managers = [Membership(api.flock.logs[node.id], QUICK, clock) for node in api.flock.nodes[1:]]
         for number, manager in enumerate(managers):
             api.flock.tasks.start(manager.run(), f"membership-{number}")
         retiring = asyncio.create_task(api.ports.leadership.retire(me))
-        await eventually(lambda: api.flock.network.leader != me)
+        await clock.until(lambda: api.flock.network.leader != me)
         # The next leader is asked over the wire; here its own manager stands for it.
         leader = next(m for m in managers if m._log.status.me == api.flock.network.leader)
-        assert await leader.retire(me, 5.0)
-        await retiring
+        assert await clock.run(leader.retire(me, 5.0))
+        await clock.run(retiring)
         assert me not in api.log.status.voters
 
 

@@ -1,7 +1,6 @@
 """How fresh a read is, what a node without a quorum says, and that no input makes an error of ours."""
 
 import asyncio
-import functools
 import string
 
 import msgspec
@@ -10,9 +9,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings, strategies as st
 from yarl import URL
 
-from consensus.memory import MemoryLog
 from consensus.messages import Barrier, BeginEpoch
-from node.http import app as app_module
+from node.http.app import MIN_INDEX_SECONDS
+from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, flowers
 from tests.unit.node.http.world import World
 
@@ -20,19 +19,27 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 # ---------------------------------------------------------------- freshness
-async def test_a_read_waits_for_the_index_that_it_asks_for(api: World) -> None:
+async def test_a_read_waits_for_the_index_that_it_asks_for(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
     index = api.state.index
     assert (await api.call("GET", f"/v1/cluster?min_index={index}")).json["applied_index"] >= index
+    wait_applied, begun = api.log.wait_applied, asyncio.Event()
+
+    async def noted(asked: int, timeout: float) -> None:
+        begun.set()
+        await wait_applied(asked, timeout)
+
+    monkeypatch.setattr(api.log, "wait_applied", noted)
     waiting = asyncio.create_task(api.call("GET", f"/v1/cluster?min_index={index + 1}"))
-    done, _ = await asyncio.wait([waiting], timeout=0.1)
-    assert not done
+    await begun.wait()
+    assert api.state.index == index
     await api.log.propose(Barrier(), actor="test")
     assert (await waiting).json["applied_index"] == index + 1
 
 
-async def test_a_read_of_an_index_that_does_not_come(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "MIN_INDEX_SECONDS", 0.05)
-    answer = await api.call("GET", f"/v1/cluster?min_index={api.state.index + 100}")
+async def test_a_read_of_an_index_that_does_not_come(api: World, clock: Clock) -> None:
+    begun = clock()
+    answer = await clock.run(api.call("GET", f"/v1/cluster?min_index={api.state.index + 100}"))
+    assert clock() - begun >= MIN_INDEX_SECONDS
     assert answer.problem == (503, "behind")
     assert answer.headers["Retry-After"]
 
@@ -51,21 +58,7 @@ async def test_freshness_that_makes_no_sense(api: World, query: str) -> None:
 
 
 # ---------------------------------------------------------------- no quorum
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for a quorum is given up at once."""
-    for name in ("propose", "barrier"):
-        method = getattr(MemoryLog, name)
-        monkeypatch.setattr(MemoryLog, name, functools.partialmethod(_given_up, method))
-
-
-async def _given_up(self: MemoryLog, method: object, *args: object, **more: object) -> object:
-    assert callable(method)
-    return await method(self, *args, **{**more, "timeout": 0.05})
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_without_a_quorum_reads_go_on_and_writes_say_when_to_come_back(api: World) -> None:
+async def test_without_a_quorum_reads_go_on_and_writes_say_when_to_come_back(api: World, clock: Clock) -> None:
     await dataset(api, "kept")
     with api.cut_off():
         before = api.trace()
@@ -82,12 +75,12 @@ async def test_without_a_quorum_reads_go_on_and_writes_say_when_to_come_back(api
             ("POST", "/v1/cluster/transfer", {}),
             ("GET", "/v1/cluster?consistency=linearizable", {}),
         ):
-            refused = await api.call(method, path, **more)
+            refused = await clock.run(api.call(method, path, **more))
             assert refused.problem == (503, "no_quorum"), path
             assert int(refused.headers["Retry-After"]) >= 1
             assert "x-parvada-stale" in refused.headers
         assert api.trace() == before
-        upload = await api.upload("unsure", flowers(seed=9))
+        upload = await clock.run(api.upload("unsure", flowers(seed=9)))
         assert upload.problem[0] == 503
         assert "unsure" not in api.state.datasets
     assert "x-parvada-stale" not in (await api.call("GET", "/v1/cluster")).headers

@@ -13,9 +13,9 @@ import pytest
 from consensus.feed import Feed
 from consensus.ports import Resync
 from node.http import events
+from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, run, submit
 from tests.unit.node.http.world import World
-from tests.unit.node.wait import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,7 +27,7 @@ class Stream:
         self._response = response
 
     async def line(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return (await self._response.content.readline()).decode()
 
     async def frame(self) -> dict[str, str]:
@@ -114,7 +114,7 @@ async def test_events_of_one_index_arrive_together(api: World) -> None:
     job = await submit(api, "together")
     await run(api, job)
     async with api.session.get(f"{api.url}/v1/events?since={start}") as response:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for chunk, _ in response.content.iter_chunks():
                 if b"job.unit_finished" in chunk:
                     assert b"event: job.ended" in chunk
@@ -164,29 +164,27 @@ async def test_a_reader_that_is_ahead_of_this_node_hears_nothing_twice(api: Worl
         assert msgspec.json.decode((await ahead.frame())["data"])["subject"] == "new"
 
 
-async def test_a_quiet_stream_is_kept_alive(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.02)
+async def test_a_quiet_stream_is_kept_alive(api: World, clock: Clock) -> None:
+    begun = clock()
     async with stream(api) as quiet:
-        assert await quiet.line() == ": alive\n"
+        assert await clock.run(quiet.line()) == ": alive\n"
+        assert clock() - begun >= events.KEEPALIVE_SECONDS
         assert await quiet.line() == "\n"
         await dataset(api, "loud")
         assert (await quiet.frame())["event"] == "dataset.added"
 
 
-async def test_a_reader_that_went_away_is_forgotten(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.02)
+async def test_a_reader_that_went_away_is_forgotten(api: World, clock: Clock) -> None:
     before = set(api.log._feed._subscriptions)  # those of earlier tests may still be noticed to have gone
-    async with stream(api) as gone:
-        await gone.line()
+    async with stream(api):
         assert len(set(api.log._feed._subscriptions) - before) == 1
-    await eventually(lambda: set(api.log._feed._subscriptions) <= before)
+    await clock.until(lambda: set(api.log._feed._subscriptions) <= before)
 
 
 async def test_streams_have_a_bound_and_leave_the_rest_of_the_api_alone(
-    api: World, monkeypatch: pytest.MonkeyPatch
+    api: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "_streams", asyncio.Semaphore(2))
-    monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.05)
     async with stream(api), stream(api):
         async with api.session.get(api.url + "/v1/events") as refused:
             assert (refused.status, (await refused.json())["code"]) == (429, "busy")
@@ -194,7 +192,7 @@ async def test_streams_have_a_bound_and_leave_the_rest_of_the_api_alone(
         async with api.session.get(api.url + "/v1/cluster") as other:
             assert other.status == 200
 
-    await eventually(lambda: not events._streams.locked())
+    await clock.until(lambda: not events._streams.locked())
     async with stream(api):  # those who went away have made room
         pass
 

@@ -5,6 +5,7 @@ import pytest
 from consensus.messages import ConfirmRotation
 from consensus.state import RotationPhase
 from node.http.cluster import describe
+from tests.support.clock import Clock
 from tests.unit.node.http.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,9 +67,9 @@ async def test_from_its_beginning_to_its_end(fresh: World) -> None:
     assert (repeated.status, repeated.json["phase"]) == (202, "settled"), "the very same call: nothing begins anew"
 
 
-async def test_without_a_quorum_nothing_begins(fresh: World) -> None:
+async def test_without_a_quorum_nothing_begins(fresh: World, clock: Clock) -> None:
     with fresh.cut_off():
-        answer = await fresh.call("POST", f"{PATH}/rotate")
+        answer = await clock.run(fresh.call("POST", f"{PATH}/rotate"))
         assert (answer.status, answer.json["code"]) == (503, "no_quorum")
     assert (await fresh.get(PATH))["phase"] == "settled"
 

@@ -35,7 +35,7 @@ from node.view_feed import ViewFeed
 from node.voters import Limits
 from node.workshop import WorkshopError
 from node.workshop_worker import Call, Returned
-from tests.unit.node.cluster import Flock, flock
+from tests.unit.node.cluster import Flock, flock, loop_time
 
 ADMIN = "pvd_admin"
 ROLES = ("viewer", "predictor", "operator", "admin")
@@ -149,7 +149,7 @@ async def world(folder: Path, auth: Any = "writes", max_upload_bytes: int = MAX_
         tmp = folder / "tmp"
         tmp.mkdir()
         ports, local = _ports(three, folder, tmp, auth, max_upload_bytes)
-        app = make_app(ports, local.routes())
+        app = make_app(ports, local.routes(), loop_time)
         app.on_shutdown.append(local.end_streams)
         run = Path(tempfile.mkdtemp())
         runner = await serve(app, run / "agent.sock")
@@ -157,7 +157,7 @@ async def world(folder: Path, auth: Any = "writes", max_upload_bytes: int = MAX_
         await site.start()
         host, port = runner.addresses[-1][:2]
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=50)) as session:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as session:
                 yield World(three, tmp, f"http://{host}:{port}", session, ports)
         finally:
             await runner.cleanup()
@@ -168,8 +168,8 @@ def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: i
     me, log = three.first, three.log
     admins = (hashlib.sha256(ADMIN.encode()).hexdigest(),)
     telemetry = Telemetry(me.id, "node-0", "0.1.0", log, me.blobs, folder, sessions=lambda: (), owed=lambda: 0)
-    leadership = Leadership(me.peers)
-    membership = Membership(log, Limits(max_voters=5, promote_after=60.0, away_after=60.0))
+    leadership = Leadership(me.peers, loop_time)
+    membership = Membership(log, Limits(max_voters=5, promote_after=60.0, away_after=60.0), loop_time)
     three.tasks.start(membership.run(), "membership")
     leadership.belongs(log, membership)
     distributor = three.distributors[me.id]
