@@ -48,7 +48,7 @@ class Clock:
         self._ahead += max(0.0, end - self())
         await self.settle()
 
-    async def until(self, condition: Callable[[], bool], step: float = 0.05, patience: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], bool], step: float = 0.2, patience: float = 30.0) -> None:
         """Let time pass, `step` seconds at once, until `condition` holds.
 
         Sockets, threads and processes get a millisecond of their own time for each step: what waits for them with a
@@ -59,7 +59,7 @@ class Clock:
             await self.advance(step)
             await asyncio.sleep(0.001)
 
-    async def run(self, work: Awaitable[T], step: float = 0.05, patience: float = 30.0) -> T:
+    async def run(self, work: Awaitable[T], step: float = 0.2, patience: float = 30.0) -> T:
         """What `work` returns or raises, time passing meanwhile as in `until`."""
         task = asyncio.ensure_future(work)
         try:

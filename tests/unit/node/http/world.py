@@ -28,7 +28,6 @@ from node.membership import Membership
 from node.pki import NodeKey
 from node.ring import RingStore
 from node.rotation import Rotator
-from node.secret import make_secret
 from node.serving_view import ViewBuilder
 from node.telemetry import Telemetry
 from node.view_feed import ViewFeed
@@ -38,6 +37,7 @@ from node.workshop_worker import Call, Returned
 from tests.unit.node.cluster import Flock, flock, loop_time
 
 ADMIN = "pvd_admin"
+SECRET = b"of 32 bytes, and of no node here"
 ROLES = ("viewer", "predictor", "operator", "admin")
 MAX_UPLOAD_BYTES = 1024 * 1024
 
@@ -199,8 +199,10 @@ def _rotation(three: Flock, folder: Path) -> Rotator:
     """With a secret of its own: who is who in this world does not follow from it."""
     slot = folder / "rotation"
     slot.mkdir()
-    make_secret(slot / "secret")
-    keyring = Keyring(RingStore(slot, slot / "secret", owned=True), NodeKey.generate(), ["127.0.0.1"])
+    secret = slot / "secret"
+    secret.write_text(SECRET.hex())
+    secret.chmod(0o600)
+    keyring = Keyring(RingStore(slot, secret, owned=True), NodeKey.generate(), ["127.0.0.1"])
     rotation = Rotator(three.first.id, keyring, three.first.peers, three.first.peers.renew)
     rotation.belongs(three.log, None)
     return rotation
