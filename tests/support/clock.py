@@ -8,13 +8,14 @@ times out unless the test says so. Code that reads a clock of its own is given t
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
 
-QUIET_TURNS = 20
-"""Turns of the loop in which whoever was woken goes on, tasks that it wakes in turn among them."""
+QUIET_TURNS, MOST_TURNS = 3, 50
+"""Turns of the loop, one after another, in which nobody but the test had anything to do; and turns in all, for there
+may be tasks that never rest."""
 
 
 class Clock:
@@ -70,8 +71,13 @@ class Clock:
 
     async def settle(self) -> None:
         """Let every task go on until it waits for time, for the network or for a thread."""
-        for _ in range(QUIET_TURNS):
+        ready: Sized = self._loop._ready  # type: ignore[attr-defined]  # nobody else can tell
+        quiet = 0
+        for _ in range(MOST_TURNS):
             await asyncio.sleep(0)
+            quiet = 0 if len(ready) else quiet + 1
+            if quiet == QUIET_TURNS:
+                return
 
     def _timers(self) -> Iterator[float]:
         scheduled: list[asyncio.TimerHandle] = self._loop._scheduled  # type: ignore[attr-defined]  # nobody else can tell
