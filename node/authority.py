@@ -17,6 +17,10 @@ CLOCK_SKEW = timedelta(minutes=10)
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Authority:
     """The CA of one cluster and all that follows from its secret: equal in every node."""
 
@@ -50,10 +54,15 @@ class Authority:
         return f"spiffe://{self.fingerprint}.parvada/node/{node}"
 
     def issue(
-        self, key: ec.EllipticCurvePublicKey, name: str, names: Sequence[x509.GeneralName], lifetime: timedelta
+        self,
+        key: ec.EllipticCurvePublicKey,
+        name: str,
+        names: Sequence[x509.GeneralName],
+        lifetime: timedelta,
+        now: datetime | None = None,
     ) -> x509.Certificate:
-        """A leaf for both ends of a connection, valid from now (less the clock skew) for `lifetime`."""
-        now = datetime.now(UTC)
+        """A leaf for both ends of a connection, valid from `now` (less the clock skew) for `lifetime`."""
+        now = now or utc_now()
         return (
             x509.CertificateBuilder()
             .subject_name(_common_name(name))

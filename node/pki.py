@@ -10,7 +10,7 @@ import hashlib
 import random
 import ssl
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from consensus.state import NodeId
 from node import logs
-from node.authority import Authority, spki
+from node.authority import Authority, spki, utc_now
 from node.files import write_atomically
 from node.secret import SecretError, load_secret, make_secret
 from node.tls import Contexts, Revoked, now_text
@@ -139,8 +139,11 @@ class Identity:
         dns: Sequence[str] = (),
         revoked: Callable[[NodeId], bool] = lambda _: False,
         also: Sequence[Authority] = (),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`now` is this node's wall clock: it dates leaves, and judges those of others."""
         self.id = key.id
+        self._now = now
         self._authority = authority
         self._trusted = (authority, *also)
         self._examine = _examiner(self._trusted)
@@ -149,7 +152,7 @@ class Identity:
         self._dns = (DNS_NAME, *dns)
         self._revoked = revoked
         self._leaf = self.issue()
-        self._renew_at = _renewal_time(self._leaf)
+        self._renew_at = _renewal_time(self._leaf, self._now())
         self._contexts = Contexts(self._cas_pem(), self._chain_pem())
 
     @property
@@ -168,7 +171,7 @@ class Identity:
         self._authority, self._trusted = authority, (authority, *also)
         self._examine = _examiner(self._trusted)
         self._leaf = self.issue()
-        self._renew_at = _renewal_time(self._leaf)
+        self._renew_at = _renewal_time(self._leaf, self._now())
         self._contexts.trust(self._cas_pem(), self._chain_pem())
 
     def issue(self) -> x509.Certificate:
@@ -176,7 +179,7 @@ class Identity:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(self._authority.spiffe_id(self.id))]
         names += [x509.DNSName(name) for name in self._dns]
         names += [x509.IPAddress(ip_address(ip)) for ip in self._ips]
-        return self._authority.issue(self._key.private.public_key(), self.id, names, LEAF_LIFETIME)
+        return self._authority.issue(self._key.private.public_key(), self.id, names, LEAF_LIFETIME, self._now())
 
     def server_context(self, alpn: Sequence[str] = ()) -> ssl.SSLContext:
         """TLS 1.3 only, client certificate required. One object for each `alpn`, so that `renew` reaches it."""
@@ -191,13 +194,13 @@ class Identity:
         if ips is not None:
             self._ips = tuple(ips)
         self._leaf = self.issue()
-        self._renew_at = _renewal_time(self._leaf)
+        self._renew_at = _renewal_time(self._leaf, self._now())
         self._contexts.load(self._chain_pem())
         log.info("certificate.renewed", until=self._leaf.not_valid_after_utc.isoformat())
 
     def renew_if_due(self) -> bool:
         """To be called each minute: by the wall clock, so that a clock set forward heals at the next call."""
-        now = datetime.now(UTC)
+        now = self._now()
         if self._leaf.not_valid_before_utc <= now < self._renew_at:
             return False
         self.renew()
@@ -212,7 +215,7 @@ class Identity:
         if not der:
             raise PermissionError("the peer presented no certificate")
         presented = self._examine(der)
-        if not presented.not_before <= datetime.now(UTC) <= presented.not_after:
+        if not presented.not_before <= self._now() <= presented.not_after:
             raise PermissionError(f"its certificate is expired or not yet valid at {now_text()}: compare the clocks")
         if self._revoked(presented.node):
             raise Revoked(f"node {presented.node} is revoked")
@@ -230,7 +233,7 @@ class Identity:
         private = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.DNSName(DNS_NAME)]
         names += [x509.IPAddress(ip_address(ip)) for ip in ips]
-        leaf = authority.issue(private.public_key(), f"ray {self.id[:16]}", names, RAY_LIFETIME)
+        leaf = authority.issue(private.public_key(), f"ray {self.id[:16]}", names, RAY_LIFETIME, self._now())
         return RayCredentials(
             cert_pem=leaf.public_bytes(serialization.Encoding.PEM),
             key_pem=_key_pem(private),
@@ -245,9 +248,9 @@ class Identity:
         return _key_pem(self._key.private) + self._leaf.public_bytes(serialization.Encoding.PEM)
 
 
-def _renewal_time(leaf: x509.Certificate) -> datetime:
+def _renewal_time(leaf: x509.Certificate, now: datetime) -> datetime:
     share = random.uniform(*RENEW_BETWEEN)  # noqa: S311 - spreads load, protects nothing
-    return datetime.now(UTC) + (leaf.not_valid_after_utc - datetime.now(UTC)) * share
+    return now + (leaf.not_valid_after_utc - now) * share
 
 
 def _node_id(key: ec.EllipticCurvePublicKey) -> NodeId:

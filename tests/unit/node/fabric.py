@@ -1,11 +1,13 @@
 """Real nodes' edges in one process: blob store, peer port over mutual TLS, peer client. Only the log is left out."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 
 from consensus.state import Digest, NodeId
 from discovery.peer import Peer
+from node.authority import utc_now
 from node.blobs import BlobStore
 from node.peer_api import PeerApi
 from node.peer_table import PeerTable
@@ -22,10 +24,11 @@ CLUSTER = "c0ffee"
 class Node:
     """One node's edge. It is its own `Gate`: `members` says whom it knows as a member."""
 
-    def __init__(self, folder: Path, authority: Authority = AUTHORITY) -> None:
+    def __init__(self, folder: Path, authority: Authority = AUTHORITY, now: Callable[[], datetime] = utc_now) -> None:
         self.revoked: set[NodeId] = set()
         self.banned: set[NodeId] = set()
-        self.identity = Identity(authority, NodeKey.generate(), ["127.0.0.1"], revoked=self.revoked.__contains__)
+        key, revoked = NodeKey.generate(), self.revoked.__contains__
+        self.identity = Identity(authority, key, ["127.0.0.1"], revoked=revoked, now=now)
         self.id = self.identity.id
         self.members: set[NodeId] = set()
         self.joined: list[Peer] = []

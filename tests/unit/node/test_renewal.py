@@ -1,10 +1,9 @@
 """Keys in a living cluster: renewed without a request lost, revoked at once, judged fairly by clocks that differ."""
 
 import asyncio
-import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,7 +16,7 @@ from consensus.memory import MemoryNetwork
 from consensus.messages import JoinMember, NameCluster, RemoveMember
 from consensus.state import Digest, Member, NodeId
 from discovery.watcher import Watcher
-from node import authority, peer_connector, pki
+from node import peer_connector, pki
 from node.greeter import Greeter
 from node.peer_words import ClocksDiffer, PeerRefused, PeerUnreachable
 from node.pki import Identity, NodeKey
@@ -80,19 +79,19 @@ async def test_calls_and_transfers_go_on_while_every_node_renews(nodes: list[Nod
 
 
 async def test_a_connection_is_given_up_before_the_certificate_that_opened_it_ends(
-    nodes: list[Node], handshakes: list[NodeId], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, nodes: list[Node], handshakes: list[NodeId]
 ) -> None:
-    callee, caller, other = nodes
-    for node, expected in ((other, 1), (caller, 3)):  # a fresh leaf keeps its connection; one that is old does not
-        if node is caller:
-            monkeypatch.setattr(pki, "LEAF_LIFETIME", timedelta(minutes=50))
-            node.identity.renew()
+    callee, fresh, _ = nodes
+    behind = pki.LEAF_LIFETIME - timedelta(minutes=50)
+    old = Node(tmp_path, now=lambda: datetime.now(UTC) - behind)
+    behind = timedelta()  # since then all but 50 minutes of its leaf have passed
+    old.table.learn(callee.hello())
+    for node, expected in ((fresh, 1), (old, 3)):
         handshakes.clear()
         for _ in range(3):
             await node.peers.table(callee.id)
         assert handshakes == [callee.id] * expected
-    monkeypatch.undo()
-    caller.identity.renew()
+    await old.peers.close()
 
 
 PATIENT = Timers(election_min=20.0, election_max=40.0, quorum=40.0)
@@ -194,31 +193,19 @@ async def test_a_node_whose_own_log_says_so_ends_once_and_says_what_to_do(
 
 
 # ---------------------------------------------------------------- clocks
-@contextlib.contextmanager
-def wall_clock(offset: timedelta) -> Iterator[None]:
-    """What the node takes for the time when it issues and judges certificates."""
-
-    class Shifted(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return datetime.now(UTC) + offset
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (authority, pki):
-            patch.setattr(module, "datetime", Shifted)
-        yield
+def clock_off_by(offset: timedelta) -> Callable[[], datetime]:
+    """What a node takes for the time when it issues and judges certificates."""
+    return lambda: datetime.now(UTC) + offset
 
 
 @pytest.mark.parametrize("minutes", [-9, 9])
 async def test_nine_minutes_either_way_are_nobodys_business(tmp_path: Path, minutes: int) -> None:
-    with wall_clock(timedelta(minutes=minutes)):
-        early = Identity(AUTHORITY, NodeKey.generate(), ["127.0.0.1"])
-        theirs = early.issue().public_bytes(serialization.Encoding.DER)
+    early = Identity(AUTHORITY, NodeKey.generate(), ["127.0.0.1"], now=clock_off_by(timedelta(minutes=minutes)))
+    theirs = early.issue().public_bytes(serialization.Encoding.DER)
     async with fabric(tmp_path, 1) as (node,):
         assert node.identity.identify(theirs) == early.id
         ours = node.identity.issue().public_bytes(serialization.Encoding.DER)
-        with wall_clock(timedelta(minutes=minutes)):
-            assert early.identify(ours) == node.id
+        assert early.identify(ours) == node.id
         connection = asyncio.open_connection("127.0.0.1", node.port, ssl=early.client_context())
         reader, writer = await asyncio.wait_for(connection, 30)
         writer.write(b"GET /peer/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -232,8 +219,7 @@ async def test_a_clock_a_day_off_is_named(
 ) -> None:
     """The node whose clock is right calls one whose certificate is of another day."""
     async with fabric(tmp_path, 1) as (node,):
-        with wall_clock(timedelta(days=days)):
-            wrong = Node(tmp_path)
+        wrong = Node(tmp_path, now=clock_off_by(timedelta(days=days)))
         wrong.port = await wrong.api.start("127.0.0.1", 0)
         try:
             with pytest.raises(ClocksDiffer, match=f"{word} by this node's clock .20..-.*compare the clocks"):
