@@ -50,7 +50,7 @@ def resolver(reply: Callable[[bytes, int], bytes | None]) -> Iterator[tuple[str,
         finally:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stopper:
                 stopper.sendto(b"stop", udp.getsockname())
-            thread.join(10)
+            thread.join(30)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ async def test_a_promise_is_on_disk_before_it_is_given(tmp_path: Path) -> None:
 
 
 async def _insist(wire: Wire, node: NodeId) -> object:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (decided := await wire.nodes[node].propose(others(node))) is None:
             pass
     return decided

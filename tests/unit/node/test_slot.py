@@ -44,7 +44,7 @@ def process(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         yield started
     finally:
         started.kill()
-        started.communicate(timeout=10)
+        started.communicate(timeout=30)
 
 
 def line(of: subprocess.Popen[str]) -> str:
@@ -69,7 +69,7 @@ def test_two_processes_get_two_slots_and_a_killed_one_frees_its_own(tmp_path: Pa
         with pytest.raises(SlotError, match=f"in use .by process {numbers['1'].pid}"):
             slot.claim(tmp_path, 1, wait=0)
         numbers["1"].kill()
-        numbers["1"].wait(10)
+        numbers["1"].wait(30)
         again = slot.claim(tmp_path, None, wait=30, replica=none)
         assert (again.number, again.path) == (1, tmp_path / "slots" / "1")
         again.release()

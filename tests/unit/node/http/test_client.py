@@ -96,7 +96,7 @@ async def test_bad_input_is_said_as_it_was(client: AsyncClient) -> None:
 async def test_events(api: World, client: AsyncClient) -> None:
     start = api.state.index
     await client.upload("told", flowers().encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for event in client.events(since=start):
             assert (event.kind, event.subject, event.index) == ("dataset.added", "told", api.state.index)
             break

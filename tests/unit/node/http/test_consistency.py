@@ -187,7 +187,7 @@ async def test_headers_that_are_no_text(api: World, method: str, path: str, head
     separator = "" if "Bearer x" in header else ": "
     lines = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}{separator}"
     writer.write(lines.encode() + b"\xff\xfe\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status, answer
