@@ -13,7 +13,7 @@ from consensus.state import ClusterState, Member, NodeId
 from discovery.merging import Standing
 from discovery.peer import Hint, Peer
 from discovery.watcher import Watcher
-from node.greeter import AGAIN_SECONDS, Greeter, again_after
+from node.greeter import AGAIN_SECONDS, FORGET_FAILURES, FORGET_SECONDS, Greeter, again_after
 from node.peer_table import PeerTable
 from node.peer_words import Grant, Greeting, PeerUnreachable
 from node.peers import PeerClient
@@ -222,6 +222,18 @@ async def test_one_lost_answer_is_not_the_end_of_a_peer() -> None:
     scene.now += 60
     await scene.greeter._greet(*PLACE)
     assert OTHER in scene.greeter.met
+    await scene.greeter._greet(*PLACE)
+    assert OTHER not in scene.greeter.met
+
+
+async def test_nor_are_several_in_a_row_if_it_has_answered_a_moment_ago() -> None:
+    scene = Scene()
+    await scene.greeter.greet_due()
+    scene.client.dead = {PLACE[1]}
+    for _ in range(2 * FORGET_FAILURES):
+        await scene.greeter._greet(*PLACE)
+    assert OTHER in scene.greeter.met
+    scene.now += FORGET_SECONDS
     await scene.greeter._greet(*PLACE)
     assert OTHER not in scene.greeter.met
 

@@ -135,10 +135,14 @@ async def test_a_process_that_takes_the_connection_and_says_nothing_is_given_up(
     nodes: list[Node], clock: Clock
 ) -> None:
     """What a stopped process looks like from outside: the kernel accepts for it."""
-    begun = clock()
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(PeerUnreachable):
-        await clock.run(nodes[0].peers.greet("127.0.0.1", silent.getsockname()[1], nodes[0].hello()))
-    assert clock() - begun >= GREETING_SECONDS
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        greeting = nodes[0].peers.greet("127.0.0.1", silent.getsockname()[1], nodes[0].hello())
+        waiting = asyncio.create_task(greeting)
+        await clock.advance(GREETING_SECONDS / 5)
+        assert not waiting.done()
+        await clock.advance(GREETING_SECONDS)
+        with clock.standing(), pytest.raises(PeerUnreachable):
+            await waiting
 
 
 async def test_a_node_joins_only_as_itself(nodes: list[Node], blank: Node) -> None:

@@ -151,8 +151,8 @@ async def test_an_idle_worker_is_ended(workshop: Workshop, clock: Clock) -> None
     closing = asyncio.create_task(workshop.close_idle())
     number = await workshop.run(f"{HERE}:pid")
     await clock.advance(IDLE_SECONDS / 2)
-    assert alive(number)
-    await clock.advance(IDLE_SECONDS)
+    assert await workshop.run(f"{HERE}:pid") == number
+    await clock.advance(1.5 * IDLE_SECONDS)
     await eventually(lambda: not alive(number))
     assert await workshop.run(f"{HERE}:add", 1, 1) == 2
     closing.cancel()

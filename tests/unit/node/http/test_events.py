@@ -174,9 +174,10 @@ async def test_a_quiet_stream_is_kept_alive(api: World, clock: Clock) -> None:
         assert (await quiet.frame())["event"] == "dataset.added"
 
 
-async def test_a_reader_that_went_away_is_forgotten(api: World, clock: Clock) -> None:
+@pytest.mark.parametrize("headers", [{}, {"Accept": "application/x-ndjson"}], ids=["sse", "lines"])
+async def test_a_reader_that_went_away_is_forgotten(api: World, clock: Clock, headers: dict[str, str]) -> None:
     before = set(api.log._feed._subscriptions)  # those of earlier tests may still be noticed to have gone
-    async with stream(api):
+    async with stream(api, headers=headers):
         assert len(set(api.log._feed._subscriptions) - before) == 1
     await clock.until(lambda: set(api.log._feed._subscriptions) <= before)
 
