@@ -127,7 +127,7 @@ class Mind:
         if self._loop is None:
             clock = self._server.world.clock
             self._loop = VirtualLoop(lambda: clock.now)
-            self._registration = self._loop.root(Registration(self._me, self._record, self.log).run())  # type: ignore[arg-type]
+            self._registration = self._loop.root(Registration(self._me, self._record, self.log, clock).run())  # type: ignore[arg-type]
             self._loop.root(self.membership.run())
         return self._loop
 
