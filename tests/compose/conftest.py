@@ -1,21 +1,45 @@
-"""One compose project for the whole tier, built from this source."""
+"""Compose projects, one a module: each with its own name, network, volume and ports, all of one image."""
 
-from collections.abc import Iterator
+import contextlib
+import fcntl
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
 from tests.support.compose import Compose
+from tests.support.ports import free_range
+
+PORTS = 16
+"""For the nodes of one project: one that comes back has another port than before."""
+QUICK = {"COMPOSE_FILE": "compose.yml:tests/compose/quick.yml"}
+
+Started = Callable[..., AbstractContextManager[Compose]]
 
 
 @pytest.fixture(scope="session")
-def flock(docker_engine: None) -> Iterator[Compose]:
-    """Three containers, up and healthy; all of it is removed at the end, the volume too. The modules of the tier take
-    it as the one before left it."""
-    project = Compose("parvadatest")
-    project.down(volumes=True)
-    project.compose("build", timeout=900)
-    try:
-        project.up(3)
-        yield project
-    finally:
-        project.down(volumes=True)
+def image(docker_engine: None) -> None:
+    """The image of this source. Of tests side by side one builds it and the others find it built."""
+    with (Path(tempfile.gettempdir()) / "parvada-test-image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Compose("parvadaimage").compose("build", timeout=900)
+
+
+@pytest.fixture(scope="session")
+def project(image: None) -> Started:
+    """Makes a project that is gone at the end, its volume too: `project(name, scale, **environment)`."""
+
+    @contextlib.contextmanager
+    def started(name: str, scale: int = 3, **environment: str) -> Iterator[Compose]:
+        first = free_range(PORTS)
+        made = Compose(name, {"PARVADA_PORTS": f"{first}-{first + PORTS - 1}", **environment})
+        made.down(volumes=True)
+        try:
+            made.up(scale)
+            yield made
+        finally:
+            made.down(volumes=True)
+
+    return started

@@ -4,17 +4,29 @@ the leader killed in the middle of it. The tests of this module build on one ano
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from tests.compose.conftest import Started
 from tests.support.compose import Compose, Container
 from tests.support.data import iris_csv, wine_csv
-from tests.support.nodes import Stopwatch, comparable
+from tests.support.nodes import comparable
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(400), pytest.mark.random_order(disabled=True)]
 
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+MOST_TERMS = 6
+"""Elections that one death may take: a vote may split, and more so where six containers start beside; but who stands
+again and again does not let anybody win."""
+
+
+@pytest.fixture(scope="module")
+def flock(project: Started) -> Iterator[Compose]:
+    """Three nodes as `docker compose up` starts them, healthy."""
+    with project("parvadajourney") as started:
+        yield started
 
 
 def ids(flock: Compose) -> dict[str, str]:
@@ -23,7 +35,8 @@ def ids(flock: Compose) -> dict[str, str]:
 
 def test_up_gives_three_healthy_nodes_that_know_one_another(flock: Compose) -> None:
     flock.wait_for_voters(3)
-    assert [node.health for node in flock.nodes] == ["healthy"] * 3
+    for node in flock.nodes:
+        wait_for(f"{node.name} to be healthy", lambda node=node: node.health == "healthy", 120)  # type: ignore[misc]
     views = [flock.view(node) for node in flock.nodes]
     assert len({view["cluster_id"] for view in views}) == 1
     assert len({view["leader"] for view in views}) == 1
@@ -166,18 +179,18 @@ def test_killing_the_leader_in_training_loses_nothing(flock: Compose) -> None:
             lambda: (seen := flock.job(job, survivors[0])["progress"]["trials_done"]) >= 5 and seen,
             60,
         )
-        epoch = flock.view(survivors[0])["ray"]["epoch"]
+        seen = flock.view(survivors[0])
+        epoch, term = seen["ray"]["epoch"], seen["term"]
         leader.kill()
-        watch = Stopwatch()
-        new = flock.wait_for_new_leader(before[leader.name])
-        elected = watch.seconds
+        new = flock.wait_for_new_leader(before[leader.name], 60)
+        elections = flock.read(survivors[0], "/v1/cluster?consistency=linearizable")["term"] - term
         pushed = flock.push(survivors[1], "after", iris_csv(), "?target=species")
         assert pushed["version"] == 1
         assert flock.job(job)["progress"]["trials_done"] >= done, "a finished fold was forgotten"
         ended = flock.wait_for_job(job)
     assert load.failures == []
     assert load.answered > 100
-    assert elected < 4.0
+    assert 1 <= elections <= MOST_TERMS
     assert new != before[leader.name]
     assert ended["state"] == "succeeded"
     assert ended["resumed"] >= 1
@@ -194,42 +207,3 @@ def test_killing_the_leader_in_training_loses_nothing(flock: Compose) -> None:
     answer = flock.ask(leader, "POST", "/v1/models/iris/predict", {"rows": [ROW]})
     assert answer.body["predictions"] == ["setosa"]
     flock.wait_for_voters(3)
-
-
-@pytest.mark.parametrize(
-    "again",
-    [
-        pytest.param(["restart"], id="restart"),
-        pytest.param(["up", "--detach", "--wait", "--force-recreate", "--scale", "node=3"], id="force-recreate"),
-        pytest.param(["down", "up"], id="down-up"),
-    ],
-)
-def test_the_same_nodes_and_data_come_back(flock: Compose, again: list[str]) -> None:
-    before = ids(flock)
-    cluster = flock.view(flock.living[0])["cluster_id"]
-    if again == ["down", "up"]:
-        flock.down()
-        flock.up(3)
-    else:
-        flock.compose(*again)
-    flock.wait_ready(60)
-    flock.wait_for_leader()
-    flock.wait_for_voters(3)
-    assert ids(flock) == before
-    assert flock.view(flock.living[0])["cluster_id"] == cluster
-    for node in flock.nodes:
-        answer = flock.ask(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]})
-        assert answer.body["predictions"] == ["setosa"]
-        assert flock.ask(node, "GET", "/v1/datasets/wine").status == 200
-
-
-@pytest.mark.parametrize("scale", [5, 3, 1, 2])
-def test_scaling_up_and_down_keeps_a_working_cluster(flock: Compose, scale: int) -> None:
-    flock.up(scale)
-    flock.wait_ready(60)
-    flock.wait_for_voters(scale)
-    name = f"scale-{scale}-{int(time.time())}"
-    assert flock.push(flock.living[0], name, iris_csv(), "?target=species")["version"] == 1
-    for node in flock.living:
-        answer = flock.ask(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]})
-        assert answer.body["predictions"] == ["setosa"]

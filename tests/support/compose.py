@@ -85,10 +85,13 @@ class Compose(ClusterUnderTest):
         """`docker compose …` on a terminal of its own."""
         return on_terminal(["docker", "compose", *arguments], ROOT, self._environment)
 
-    def up(self, scale: int | None = None, *, wait: bool = True, options: Sequence[str] = ()) -> None:
+    def up(self, scale: int | None = None, options: Sequence[str] = ()) -> None:
+        """Until all are ready. Not by `--wait`, which gives up on a container that is unhealthy for a moment, as on a
+        machine with more to do than it can."""
         node_logs.started(self.name, lambda: [(f"logs of {self.name}", self.logs())])
         scaled = ["--scale", f"node={scale}"] if scale is not None else []
-        self.compose("up", "--detach", *(["--wait"] if wait else []), *scaled, *options)
+        self.compose("up", "--detach", *scaled, *options)
+        self.wait_ready(300)
         self.token = self.nodes[0].run("parvada", "token", "show").stdout.strip()
 
     def down(self, *, volumes: bool = False) -> None:
