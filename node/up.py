@@ -28,7 +28,6 @@ LOOPBACK = "127.0.0.1"
 LISTEN_PORTS = range(10_000, 32_768)
 MDNS_NODES = 10
 """A larger flock finds itself by its seeds alone: each announcement is read by every node, N² of them."""
-RESTART_SECONDS = 3.0
 STOP_SECONDS = 25.0
 
 
@@ -43,6 +42,9 @@ class UpOptions(msgspec.Struct, frozen=True):
     data: Path = Path(".parvada")
     ray: bool = True
     restart: bool = True
+    restart_after: float = 3.0
+    """Seconds until a node that died is started again: the others have noticed by then, and one that dies at once does
+    not keep the machine busy."""
 
 
 class NodePorts(msgspec.Struct, frozen=True):
@@ -203,14 +205,16 @@ class Flock:
                     await stopping
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(stopping), RESTART_SECONDS)
+                    await asyncio.wait_for(asyncio.shield(stopping), self._options.restart_after)
         finally:
             stopping.cancel()
 
     def _end(self, index: int, code: int | None) -> str:
         if code == EXIT_REMOVED:
             return "was removed from the cluster; stays away"
-        after = f"; back in {RESTART_SECONDS:.0f} s" if self._options.restart else "; stays dead (--no-restart)"
+        after = (
+            f"; back in {self._options.restart_after:g} s" if self._options.restart else "; stays dead (--no-restart)"
+        )
         log = f"; its log: {self._supervisor.log_path(f'node-{index + 1}')}" if code and code > 0 else ""
         return f"died (exit {code}){after}{log}"
 

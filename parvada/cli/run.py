@@ -16,12 +16,19 @@ from parvada.cli.settings import Settings, connected
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(".parvada"), show_default=True)
 @click.option("--no-ray", is_flag=True, help="Train in the nodes' own processes, for small machines.")
 @click.option("--no-restart", is_flag=True, help="Leave a node that dies dead.")
-def up(nodes: int, port: int, data: Path, no_ray: bool, no_restart: bool) -> None:
+@click.option(
+    "--restart-after",
+    type=click.FloatRange(0, 3600),
+    default=3.0,
+    show_default=True,
+    help="Seconds until a node that died is started again.",
+)
+def up(nodes: int, port: int, data: Path, no_ray: bool, no_restart: bool, restart_after: float) -> None:
     """Run a whole flock as local processes, until Ctrl-C; the same code as in containers."""
     from node.up import UpError, UpOptions, run
 
     try:
-        code = run(UpOptions(nodes=nodes, port=port, data=data, ray=not no_ray, restart=not no_restart))
+        code = run(UpOptions(nodes, port, data, not no_ray, not no_restart, restart_after))
     except UpError as error:
         raise Failure(str(error)) from error
     raise click.exceptions.Exit(code)
