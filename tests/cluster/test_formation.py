@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from node.secret import admin_token, load_secret, make_secret
-from node.up import NodePorts, _free_ports
 from tests.support.data import iris_csv
 from tests.support.detour import detours
-from tests.support.hosts import LOOPBACK, Host, clusters, hosts, members, rule, wait_for_members
+from tests.support.hosts import LOOPBACK, Host, clusters, hosts, members, ports_of, rule, wait_for_members
 from tests.support.http import request
+from tests.support.ports import lent
 from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -74,7 +74,7 @@ def test_halves_cut_off_from_each_other_while_they_form_are_one_cluster_once_hea
 
 
 def test_a_cluster_that_is_started_again_at_other_addresses_is_the_same(tmp_path: Path) -> None:
-    with hosts(tmp_path, 3, environment=rule(2, 3)) as started:
+    with hosts(tmp_path, 3, environment=rule(2, 3)) as started, lent(12) as elsewhere:
         token = admin_token(load_secret(tmp_path / "secret"))
         for host in started:
             host.start()
@@ -84,9 +84,8 @@ def test_a_cluster_that_is_started_again_at_other_addresses_is_the_same(tmp_path
         before = _identity(started)
         for host in started:
             host.kill()
-        ports = _free_ports(12)
         for number, host in enumerate(started):
-            host.move(NodePorts(*ports[4 * number : 4 * number + 4]))
+            host.move(ports_of(elsewhere, number))
         for host in started:
             host.seed([other for other in started if other is not host])
             host.start()

@@ -12,10 +12,10 @@ from node.secret import admin_token, load_secret, make_secret
 from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest
-from tests.support.ports import free_range
+from tests.support.ports import give_back, lend
 from tests.support.wait import wait_for
 
-QUICK = {"PARVADA_FRONTS": "1", "PARVADA_CPUS": "1", "PARVADA_RAY": "off", "PARVADA_PROMOTE_AFTER_SECONDS": "1"}
+QUICK = {"PARVADA_FRONTS": "1", "PARVADA_CPUS": "1", "PARVADA_RAY": "off", "PARVADA_PROMOTE_AFTER_SECONDS": "0.2"}
 """Small nodes, and newcomers that vote soon: what is tested is the order of things, not how long they wait."""
 STOP_SECONDS = 30.0
 
@@ -100,7 +100,7 @@ class Band(ClusterUnderTest):
         make_secret(self.data / "secret")
         self.token = admin_token(load_secret(self.data / "secret"))
         self._environment = {**os.environ, **QUICK, **(environment or {})}
-        base = free_range(count * 4)
+        self._base = base = lend(count * 4)
         self._nodes = [
             BandNode(self, number + 1, NodePorts(*range(base + 4 * number, base + 4 * number + 4)))
             for number in range(count)
@@ -170,21 +170,15 @@ class Band(ClusterUnderTest):
         wait_for(f"{members} nodes and {voters} voters", settled, timeout, every=0.2)
 
     def stop(self) -> None:
+        """The end of all that lives. How nodes stop is for a test to say: `shrink`."""
         for node in self.living:
-            node.signal(signal.SIGCONT)
-            node.terminate()
-        for node in self._nodes:
-            if node.process is None:
-                continue
-            try:
-                node.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                node.kill()
+            node.kill()
+        give_back(self._base)
 
 
 @contextlib.contextmanager
 def band(folder: Path, count: int, **environment: str) -> Iterator[Band]:
-    """Room for `count` nodes; those that run at the end are stopped."""
+    """Room for `count` nodes; those that run at the end are killed."""
     made = Band(folder, count, environment)
     with node_logs.shown(folder):
         try:

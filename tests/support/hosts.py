@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from node.secret import make_secret
-from node.up import NodePorts, _free_ports
+from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.http import Answer, request
 from tests.support.network import Network, Place
+from tests.support.ports import lent
 from tests.support.wait import wait_for
 
 LOOPBACK = "127.0.0.1"
@@ -66,6 +67,7 @@ class Host:
             "PARVADA_RAY": "off",
             "PARVADA_FRONTS": "1",
             "PARVADA_CPUS": "1",
+            "PARVADA_PROMOTE_AFTER_SECONDS": "0.2",
             **environment,
         }
         self.move(ports)
@@ -156,21 +158,22 @@ def hosts(
         (folder / "data").mkdir(mode=0o700)
         shutil.copy(folder / "secret", folder / "data" / "secret")
     told = {**(environment or {}), **({"PARVADA_DATA": str(folder / "data")} if shared else {})}
-    ports = _free_ports(4 * count)
     places = network.places if network is not None else [None] * count
-    made = [
-        Host(folder, number, NodePorts(*ports[4 * number : 4 * number + 4]), told, places[number])
-        for number in range(count)
-    ]
-    for number, host in enumerate(made):
-        known = seeds[number] if seeds is not None else [other for other in range(count) if other != number]
-        host.seed([made[other] for other in known])
-    with node_logs.shown(folder):
+    with lent(4 * count) as base, node_logs.shown(folder):
+        made = [Host(folder, number, ports_of(base, number), told, places[number]) for number in range(count)]
+        for number, host in enumerate(made):
+            known = seeds[number] if seeds is not None else [other for other in range(count) if other != number]
+            host.seed([made[other] for other in known])
         try:
             yield made
         finally:
             for host in made:
                 host.kill()
+
+
+def ports_of(base: int, number: int) -> NodePorts:
+    """Four of those from `base` on."""
+    return NodePorts(*range(base + 4 * number, base + 4 * number + 4))
 
 
 def members(host: Host) -> int:

@@ -5,24 +5,42 @@ import fcntl
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 FIRST, STEP, RANGES = 27_900, 48, 100
 _locks = Path(tempfile.gettempdir()) / "parvada-test-ports"
 _mine: dict[int, int] = {}
 """The ranges of this process, each with the descriptor of its lock. The kernel lets go of them when it ends."""
+_lent: set[int] = set()
+"""Those of them that somebody has: nodes that do not run yet, or not at present, leave their ports free."""
 
 
-def free_range(count: int) -> int:
-    """The first of `count` free ports in a row, below those that the kernel gives to clients: a node that starts late
-    must not find its port taken by some client's connection, nor by a node of another process's tests."""
+def lend(count: int) -> int:
+    """The first of `count` free ports in a row, until `give_back`, below those that the kernel gives to clients: a node
+    that starts late must not find its port taken by some client's connection, nor by another test's node."""
     assert count <= STEP
     own = sorted(_mine)
     for number in own + [(os.getpid() + number) % RANGES for number in range(RANGES)]:
         base = FIRST + STEP * number
-        if _reserved(number) and _free(base, count):
+        if number not in _lent and _reserved(number) and _free(base, count):
+            _lent.add(number)
             return base
     raise AssertionError("no free ports")
+
+
+def give_back(base: int) -> None:
+    """What `lend` gave; a second time changes nothing."""
+    _lent.discard((base - FIRST) // STEP)
+
+
+@contextlib.contextmanager
+def lent(count: int) -> Iterator[int]:
+    base = lend(count)
+    try:
+        yield base
+    finally:
+        give_back(base)
 
 
 def _reserved(number: int) -> bool:
