@@ -23,7 +23,7 @@ LONG_SECONDS = 1800.0
 
 
 def upload(gigabytes: float, kind: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "flock", 3) as flock:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "flock", 3, as_shipped=True) as flock:
         pids = {node.name: pid for node in flock.nodes if (pid := node.pid)}
         settled(pids)
         with Watch(pids) as watch:

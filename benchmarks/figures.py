@@ -94,7 +94,7 @@ def _writes(flock: ClusterUnderTest, node: NodeHandle) -> bool:
 
 def failover() -> None:
     elected, accepted = [], []
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "flock", 3) as flock:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "flock", 3, as_shipped=True) as flock:
         for _ in range(KILLS):
             old = flock.wait_for_leader()
             leader = flock.by_id(old)
@@ -144,7 +144,10 @@ def _other_leader(flock: ClusterUnderTest, nodes: Sequence[NodeHandle], old: str
 def head() -> None:
     spec = {"datasets": ["wine"], "seed": 1, "cv": {"folds": 5, "repeats": 10}, "publish": {"when": "never"}}
     resumed = []
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=True) as flock:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        running(Path(folder) / "f", 3, ray=True, as_shipped=True) as flock,
+    ):
         flock.push(flock.nodes[0], "wine", wine_csv(), "?target=cultivar")
         for _ in range(3):
             ray = flock.wait_for_ray(3, 90)
@@ -179,7 +182,10 @@ def _progress_after(flock: Flock, job: str, epoch: int) -> int:
 
 def footprint() -> None:
     for ray, memory_bound in ((False, 250), (True, 700)):
-        with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=ray) as flock:
+        with (
+            tempfile.TemporaryDirectory(dir="/tmp") as folder,
+            running(Path(folder) / "f", 3, ray=ray, as_shipped=True) as flock,
+        ):
             if ray:
                 flock.wait_for_ray(3, 90)
             time.sleep(10)  # what starts has started: from here on the nodes are idle

@@ -43,7 +43,7 @@ def show(what: str, value: float, unit: str, bound: float | None = None, *, leas
 def formation(sizes: Sequence[int]) -> None:
     for count in sizes or SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            flock = Flock(Path(folder) / "flock", count, environment=ONE_FRONT)
+            flock = Flock(Path(folder) / "flock", count, environment=ONE_FRONT, as_shipped=True)
             try:
                 show(f"{count} agents: start -> all members, voters right", _form(flock), "s", 20)
             finally:
@@ -74,7 +74,7 @@ def _form(flock: Flock) -> float:
 def idle(sizes: Sequence[int]) -> None:
     for count in sizes or SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            flock = Flock(Path(folder) / "flock", count, environment=ONE_FRONT)
+            flock = Flock(Path(folder) / "flock", count, environment=ONE_FRONT, as_shipped=True)
             try:
                 show(f"{count} agents: formation", _form(flock), "s", 20)
                 time.sleep(SETTLE_SECONDS)  # what starts has started: from here on the nodes are idle

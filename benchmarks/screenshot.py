@@ -19,7 +19,10 @@ ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_widt
 
 
 def main(out: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, running(Path(folder) / "f", 3, ray=True) as flock:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        running(Path(folder) / "f", 3, ray=True, as_shipped=True) as flock,
+    ):
         flock.wait_for_ray(3, 90)
         flock.push(flock.nodes[0], "iris", iris_csv(), "?target=species")
         flock.push(flock.nodes[1], "wine", wine_csv(), "?target=cultivar")

@@ -111,6 +111,11 @@ def _talk(context: ssl.SSLContext, port: int, request: bytes) -> bytes:
         return b""
 
 
+def test_the_admin_token_is_shown_to_whoever_may_read_the_data(flock: Flock) -> None:
+    shown = parvada("token", "show", "--data", str(flock.data), flock=flock)
+    assert (shown.returncode, shown.stdout.strip()) == (0, flock.token), shown.stderr
+
+
 def test_secrets_are_private_and_not_in_the_logs(flock: Flock) -> None:
     assert (flock.data / "secret").stat().st_mode & 0o777 == 0o600
     secret = (flock.data / "secret").read_text().strip()
@@ -131,14 +136,15 @@ def test_a_killed_agent_takes_its_children_along(flock: Flock) -> None:
 
 
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
-    with running(tmp_path / "one", 1) as lone:
-        assert lone._process is not None
-        up = psutil.Process(lone._process.pid)
+    """As people start it: with its own timers, and with ports that it finds by itself."""
+    with running(tmp_path / "two", 2, as_shipped=True) as flock:
+        assert flock._process is not None
+        up = psutil.Process(flock._process.pid)
         started = [child.pid for child in up.children(recursive=True)]
-        assert len(started) >= 3
-        assert lone.stop() == 0
+        assert len(started) >= 5
+        assert flock.stop() == 0
         wait_for("all to be gone", lambda: not any(psutil.pid_exists(pid) for pid in started))
-        assert not (tmp_path / "one" / "up.json").exists()
+        assert not (tmp_path / "two" / "up.json").exists()
 
 
 def test_without_restart_a_killed_node_stays_dead_and_two_go_on(tmp_path: Path) -> None:

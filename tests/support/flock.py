@@ -1,4 +1,5 @@
-"""A cluster of real agents as local processes, started by `parvada up` as a user would."""
+"""A cluster of real agents as local processes, started by `parvada up` as a user would, but that its nodes are small
+and quick: what is tested is the order of things, not how long they wait."""
 
 import contextlib
 import json
@@ -9,12 +10,24 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import msgspec
+
+from node.secret import admin_token, load_secret
+from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest
-from tests.support.ports import free_range
+from tests.support.ports import give_back, lend
 from tests.support.wait import wait_for
+
+QUICK: Final = {
+    "PARVADA_FRONTS": "1",
+    "PARVADA_PROMOTE_AFTER_SECONDS": "0.2",
+    "PARVADA_MDNS": "off",  # they are one another's seeds
+}
+RESTART_AFTER: Final = "1"
+"""Seconds: time for those that live to elect before a dead one is back."""
 
 
 class LocalNode:
@@ -66,15 +79,19 @@ class Flock(ClusterUnderTest):
         ray: bool = False,
         restart: bool = True,
         environment: Mapping[str, str] | None = None,
+        as_shipped: bool = False,
     ) -> None:
+        """`as_shipped`: with the timers and inner ports that `parvada up` chooses."""
         self.data = data
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**os.environ, **({} if as_shipped else QUICK), **(environment or {})}
         self.count = nodes
         self._restart = restart
-        self.port = free_range(nodes)
+        self._chooses_ports = as_shipped
+        self.port = lend(nodes if as_shipped else 4 * nodes)
         self._options = ["--nodes", str(nodes), "--port", str(self.port), "--data", str(data)]
         self._options += [] if ray else ["--no-ray"]
         self._options += [] if restart else ["--no-restart"]
+        self._options += [] if as_shipped else ["--restart-after", RESTART_AFTER]
         self._nodes = [LocalNode(self, f"node-{k + 1}", self.port + k) for k in range(nodes)]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -103,6 +120,8 @@ class Flock(ClusterUnderTest):
 
     def start(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
+        if not self._chooses_ports:
+            (self.data / "ports.json").write_bytes(msgspec.json.encode(self._ports()))
         node_logs.started(str(self.data), partial(node_logs.of_folder, self.data))
         with (self.data / "up.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -113,13 +132,12 @@ class Flock(ClusterUnderTest):
                 env=self._environment,
             )
         wait_for("up.json to list every node", lambda: len(self.pids()) == self.count, 60)
-        shown = subprocess.run(
-            [sys.executable, "-m", "parvada", "token", "show", "--data", str(self.data)],
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
-        self.token = shown.stdout.decode().strip()
+        self.token = admin_token(load_secret(self.data / "secret"))
+
+    def _ports(self) -> list[NodePorts]:
+        """The inner ones of each node, beside those of the clients: nobody else's on this machine."""
+        inner = range(self.port + self.count, self.port + 4 * self.count)
+        return [NodePorts(self.port + k, *inner[3 * k : 3 * k + 3]) for k in range(self.count)]
 
     def stop(self) -> int:
         """SIGINT, as Ctrl-C; returns the exit code."""
@@ -133,7 +151,22 @@ class Flock(ClusterUnderTest):
             self._process.wait(5)
             raise
         finally:
-            node_logs.ended(str(self.data))
+            self._over()
+
+    def end(self) -> None:
+        """As when the machine loses its power: how a flock stops is for a test to say."""
+        if self._process is not None and self._process.poll() is None:
+            pids = self.pids().values()
+            for pid in (self._process.pid, *pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait(10)
+            wait_for("its nodes to be gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
+        self._over()
+
+    def _over(self) -> None:
+        node_logs.ended(str(self.data))
+        give_back(self.port)
 
     def log(self, node: LocalNode) -> str:
         return (self.data / "logs" / f"{node.name}.log").read_text(errors="replace")
@@ -147,13 +180,14 @@ def running(
     ray: bool = False,
     restart: bool = True,
     environment: Mapping[str, str] | None = None,
+    as_shipped: bool = False,
 ) -> Iterator[Flock]:
     """A flock that is ready: every node a member, the voters in place."""
-    flock = Flock(data, nodes, ray=ray, restart=restart, environment=environment)
+    flock = Flock(data, nodes, ray=ray, restart=restart, environment=environment, as_shipped=as_shipped)
     try:
         flock.start()
         flock.wait_ready()
         flock.wait_for_voters({1: 1, 2: 2, 3: 3, 4: 3}.get(nodes, 5))
         yield flock
     finally:
-        flock.stop()
+        flock.end()
