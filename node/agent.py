@@ -172,7 +172,7 @@ class Agent:
         membership = Membership(log, self._limits())
         self._gate.belongs(record, log, membership)
         self._leadership.belongs(log, membership)
-        self._rotation.belongs(log, log)
+        self._rotation.belongs(log, log, self._config.cluster.handover)
         self._update_peers()
         if record.genesis == self._me:
             self._greeter.tell_all()

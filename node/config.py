@@ -97,6 +97,8 @@ class Cluster(msgspec.Struct, frozen=True):
     """Seconds without a new peer before a lone cluster forms, where nothing arbitrates."""
     away_after: float = 60.0
     """Seconds unseen before a member's share of blobs moves and its place as a voter may be taken."""
+    handover: float = 3.0
+    """Seconds for the other nodes to dial anew, before connections of a secret that is replaced are cut."""
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -171,6 +173,7 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "PROMOTE_AFTER_SECONDS": ("cluster", "promote_after"),
     "QUIET_SECONDS": ("cluster", "quiet"),
     "AWAY_AFTER_SECONDS": ("cluster", "away_after"),
+    "HANDOVER_SECONDS": ("cluster", "handover"),
     "RAY": ("training", "ray"),
     "RAY_ADDRESS_IP": ("training", "ray_ip"),
     "RAY_PORT": ("training", "ray_port"),
@@ -205,6 +208,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "PROMOTE_AFTER_SECONDS": (0, None),
     "QUIET_SECONDS": (0, None),
     "AWAY_AFTER_SECONDS": (0, None),
+    "HANDOVER_SECONDS": (0, None),
     "CPUS": (0, None),
     "OBJECT_STORE_MB": (1, None),
 }

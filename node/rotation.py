@@ -71,11 +71,12 @@ class Rotator:
         self._links: Links | None = None
         self._made_at = -OFFER_SECONDS
         self._said = ""
+        self._handover = HANDOVER_SECONDS
         self._one = asyncio.Lock()
 
-    def belongs(self, log: Log, links: Links | None) -> None:
-        """`links` is None for a log that has none of its own."""
-        self._log, self._links = log, links
+    def belongs(self, log: Log, links: Links | None, handover: float = HANDOVER_SECONDS) -> None:
+        """`links` is None for a log that has none of its own; `handover`: how long their renewal is given."""
+        self._log, self._links, self._handover = log, links, handover
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get(PATH, self._hand_over)]
@@ -99,6 +100,7 @@ class Rotator:
             except CommandRejected:
                 self._made_at = -OFFER_SECONDS
                 raise
+            self._made_at = -OFFER_SECONDS  # it is applied here: from now on the log says whether it is still to come
 
     # ---------------------------------------------------------------- following
     async def run(self) -> None:
@@ -156,7 +158,7 @@ class Rotator:
         if self._links is not None:
             self._links.renew_links()
             await self._client.renew()
-            await asyncio.sleep(HANDOVER_SECONDS)
+            await asyncio.sleep(self._handover)
         await self._keyring.retire()
         await self._on_change()
         if self._links is not None:
