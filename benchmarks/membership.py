@@ -1,6 +1,7 @@
-"""How long writes stand still while a flock grows and shrinks under load: real agents, no Ray.
+"""How long writes stand still while the members of a flock change under load: real agents, no Ray.
 
-python -m benchmarks.membership [--times N]    1 -> 3 -> 5 -> 7 -> 3 nodes, the leader among those that stop;
+python -m benchmarks.membership [--times N]    1 -> 3 -> 5 -> 7 -> 3 nodes, the leader among those that stop; then three
+                                               that are restarted one after another, the leader first and last;
                                                the longest time between two acknowledged writes of each step
 """
 
@@ -9,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.band import band
-from tests.support.scaling import scale
+from tests.support.scaling import restart_each, scale
 
 GAP_SECONDS = 2.0
 
@@ -20,16 +21,17 @@ def main() -> None:
     worst: dict[str, float] = {}
     acknowledged = lost = 0
     for number in range(parser.parse_args().times):
-        with tempfile.TemporaryDirectory() as folder, band(Path(folder), 7) as cluster:
-            run = scale(cluster)
-        shown = "   ".join(f"{step} {gap:.2f} s" for step, gap in run.gaps.items())
-        print(f"run {number + 1}: {shown}   {run.acknowledged} writes, {run.lost} lost", flush=True)
-        for oddity in run.odd:
-            print(f"    {oddity}")
-        worst = {step: max(gap, worst.get(step, 0.0)) for step, gap in run.gaps.items()}
-        acknowledged, lost = acknowledged + run.acknowledged, lost + run.lost
+        for change, nodes in ((scale, 7), (restart_each, 3)):
+            with tempfile.TemporaryDirectory() as folder, band(Path(folder), nodes) as cluster:
+                run = change(cluster)
+            shown = "   ".join(f"{step} {gap:.2f} s" for step, gap in run.gaps.items())
+            print(f"run {number + 1}: {shown}   {run.acknowledged} writes, {run.lost} lost", flush=True)
+            for oddity in run.odd:
+                print(f"    {oddity}")
+            worst |= {step: max(gap, worst.get(step, 0.0)) for step, gap in run.gaps.items()}
+            acknowledged, lost = acknowledged + run.acknowledged, lost + run.lost
     for step, gap in worst.items():
-        print(f"{step:8} nodes: longest gap {gap:6.2f} s   bound {GAP_SECONDS:g}   {_verdict(gap)}")
+        print(f"{step:9}: longest gap {gap:6.2f} s   bound {GAP_SECONDS:g}   {_verdict(gap)}")
     print(f"{acknowledged} acknowledged writes, {lost} lost")
 
 

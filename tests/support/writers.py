@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 
 from tests.support.nodes import ClusterUnderTest
+from tests.support.wait import wait_for
 
 ANSWER_SECONDS = 3.0
 """A node that has not answered by then is passed over; the same idempotency key goes to the next."""
 PACE_SECONDS = 0.02
 """Between two writes of one client: a load, and a clock of that many beats to measure gaps by."""
 COUNT = 4
-FINAL_SECONDS = 30.0
-"""For the write that a client is at when it is told to stop."""
+FINAL_SECONDS = 60.0
+"""For one write, also for that which a client is at when it is told to stop."""
 
 
 class Writers:
@@ -25,6 +26,7 @@ class Writers:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._at = [time.monotonic()]
+        self._done = [0] * COUNT
         self.acknowledged: set[str] = set()
         self.odd: list[str] = []
         """Answers that no change of members excuses."""
@@ -38,6 +40,15 @@ class Writers:
             times = [at for at in self._at if at >= since]
         times = [since, *times, time.monotonic()]
         return max(after - before for before, after in itertools.pairwise(times))
+
+    def go_on(self) -> None:
+        """Returns when each client has had a write acknowledged that it began from here on."""
+        before = [*self._done]  # the next one of each may have begun earlier, the one after that has not
+        wait_for(
+            "every client to write on",
+            lambda: all(now >= then + 2 for now, then in zip(self._done, before, strict=True)),
+            2 * FINAL_SECONDS,
+        )
 
     def start(self) -> None:
         for thread in self._threads:
@@ -54,6 +65,7 @@ class Writers:
         while not self._stopping.wait(PACE_SECONDS):
             count += 1
             self._write(f"w{number}-{count}", number + count)
+            self._done[number] = count
 
     def _write(self, name: str, first: int) -> None:
         """Until some node says that it is done."""
