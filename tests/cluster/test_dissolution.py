@@ -14,6 +14,8 @@ from tests.support.wait import wait_for
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 PATIENTLY = 120.0
+SETTINGS = {**rule(3, 5), "PARVADA_QUIET_SECONDS": "1"}
+"""Nobody meets anybody but those that it knows: no use in waiting for more."""
 APART: list[list[int]] = [[1, 2], [0, 2], [0, 1], [4], [3]]
 """Whom each of five knows: three in one flock, two in the other."""
 
@@ -48,7 +50,7 @@ def has(host: Host, folder: Path, name: str) -> bool:
 
 
 def test_of_two_that_hold_nothing_one_ends_and_its_nodes_join_the_other(tmp_path: Path) -> None:
-    with hosts(tmp_path, 5, APART, environment=rule(3, 5)) as started:
+    with hosts(tmp_path, 5, APART, environment=SETTINGS) as started:
         form_apart(started)
         stays = min(clusters(started))
         introduce(started)
@@ -64,7 +66,7 @@ def test_of_two_that_hold_nothing_one_ends_and_its_nodes_join_the_other(tmp_path
 @pytest.mark.parametrize("keeper", [0, 4])
 def test_the_one_that_holds_something_stays_whatever_its_id(tmp_path: Path, keeper: int) -> None:
     """Once it is the larger one, and once the smaller: the ids are as they come."""
-    with hosts(tmp_path, 5, APART, environment=rule(3, 5)) as started:
+    with hosts(tmp_path, 5, APART, environment=SETTINGS) as started:
         form_apart(started)
         stays = clusters([started[keeper]])
         push(started[keeper], tmp_path, "iris")
@@ -76,7 +78,7 @@ def test_the_one_that_holds_something_stays_whatever_its_id(tmp_path: Path, keep
 
 
 def test_two_that_both_hold_something_stay_two_and_say_so(tmp_path: Path) -> None:
-    with hosts(tmp_path, 5, APART, environment=rule(3, 5)) as started:
+    with hosts(tmp_path, 5, APART, environment=SETTINGS) as started:
         form_apart(started)
         before = [clusters([host]) for host in started]
         push(started[0], tmp_path, "theirs")
@@ -92,7 +94,7 @@ def test_two_that_both_hold_something_stay_two_and_say_so(tmp_path: Path) -> Non
 
 
 def test_a_node_that_slept_through_the_end_of_its_cluster_follows_the_others(tmp_path: Path) -> None:
-    with hosts(tmp_path, 5, APART, environment=rule(3, 5)) as started:
+    with hosts(tmp_path, 5, APART, environment=SETTINGS) as started:
         form_apart(started)
         push(started[4], tmp_path, "iris")
         stays = clusters([started[4]])
@@ -108,7 +110,7 @@ def test_a_node_that_slept_through_the_end_of_its_cluster_follows_the_others(tmp
 
 def test_two_that_find_each_other_by_mdns_become_one(tmp_path: Path) -> None:
     """The node whose cluster ends announces itself anew, under the same name, from the same process."""
-    with hosts(tmp_path, 2, [[], []], environment=rule(3, 2)) as started:
+    with hosts(tmp_path, 2, [[], []], environment=SETTINGS) as started:
         for host in started:
             host.start()
         wait_for_members(started, 1, PATIENTLY)
