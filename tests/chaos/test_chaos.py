@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 def test_no_acknowledged_write_is_lost_and_history_is_linearizable(tmp_path: Path) -> None:
     """In a process of its own, which enters a network of its own where it may."""
     written = tmp_path / "ledger.json"
-    command = [sys.executable, "-m", "tests.chaos", "--seconds", "15", "--repeats", "1", "--json", str(written)]
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", "8", "--repeats", "1", "--json", str(written)]
     # Of a run that hangs, its nodes are stopped too: SIGTERM first.
     bounded = ["timeout", "--kill-after=45", "220", *command]
     done = subprocess.run(bounded, capture_output=True, text=True, timeout=280, check=False)

@@ -1,5 +1,5 @@
-"""Bytes on nodes that were not given them are fetched when needed; large uploads stay small in memory; shares move
-when a node dies; what nobody refers to goes, and what is lost is said."""
+"""Bytes on nodes that were not given them are fetched when needed; what nobody refers to goes, and what is lost is
+said."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +9,12 @@ import pytest
 
 from tests.support.data import diabetes_csv, iris_csv, wine_csv
 from tests.support.flock import Flock, LocalNode, running
-from tests.support.memory import Watch, settled
-from tests.support.tables import stream
 from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 GRACE = 4.0
-STREAMED = 100_000_000
-MOST_EXTRA = 150_000_000
 
 
 def paths(flock: Flock, dataset: dict[str, Any]) -> dict[str, list[Path]]:
@@ -98,64 +94,3 @@ def test_a_last_copy_that_rots_is_an_alarm_until_the_bytes_are_back(sparse: Floc
     for node in sparse.nodes:
         wait_for("the alarm to end", lambda node=node: not lost(node), 60)  # type: ignore[misc]
         assert sparse.wait_for_answer(node, "GET", "/v1/datasets/diabetes/preview?rows=1").body
-
-
-# ---------------------------------------------------------------- a node dies
-def test_the_share_of_a_dead_node_moves_and_tells_how_far(tmp_path: Path) -> None:
-    """Four nodes and three copies: who is left gets what the dead one had (that it keeps to its pace, and how it comes
-    on in the middle of a transfer, is shown in virtual time and with the wires alone)."""
-    settings = {
-        "PARVADA_AWAY_AFTER_SECONDS": "3",
-        "PARVADA_REPAIR_MB_PER_SECOND": "2",
-        "PARVADA_FRONTS": "1",
-    }
-    with running(tmp_path / "data", 4, restart=False, environment=settings) as flock:
-        first = flock.nodes[0]
-        for number in range(4):
-            body = b"".join(stream(3_000_000 + number, start=number * 100))
-            flock.push(first, f"data-{number}", body, "?target=label")
-        names = [f"data-{number}" for number in range(4)]
-
-        def copies() -> dict[str, set[str]]:
-            shown = [flock.ask(first, "GET", f"/v1/datasets/{name}").body["holders"] for name in names]
-            return {digest: set(found) for holders in shown for digest, found in holders.items()}
-
-        wait_for("three copies of all", lambda: all(len(found) >= 3 for found in copies().values()), 60)
-        before = copies()
-        ids = {node["name"]: node["id"] for node in flock.view(first)["nodes"]}
-        dead = max(flock.nodes[1:], key=lambda node: sum(ids[node.name] in found for found in before.values()))
-        moving = {digest for digest, found in before.items() if ids[dead.name] in found}
-        assert moving
-        dead.kill()
-        living = {ids[node.name] for node in flock.nodes if node is not dead}
-        wait_for(
-            "three living copies of all again",
-            lambda: all(len(found & living) == 3 for found in copies().values()),
-            90,
-        )
-        alive = [node for node in flock.nodes if node is not dead]
-
-        def owed() -> int:
-            return sum(node["blobs"]["owed"] for node in flock.view(first)["nodes"] if node["id"] in living)
-
-        wait_for("nothing to be owed", lambda: owed() == 0, 60)
-        said = "".join(flock.log(node) for node in alive)
-        assert "repair.progress" in said
-        assert "bytes_left=0" in said
-
-
-# ---------------------------------------------------------------- size
-def test_a_large_upload_takes_little_memory_and_is_on_two_nodes(tmp_path: Path) -> None:
-    """What a node needs does not grow with the file: `python -m benchmarks.blobs stream` shows the same for 2 GB."""
-    with running(tmp_path / "data", 3, environment={"PARVADA_FRONTS": "1"}) as flock:
-        pids = {node.name: pid for node in flock.nodes if (pid := node.pid)}
-        settled(pids)
-        with Watch(pids) as watch:
-            query = "/v1/datasets/big?target=label&format=csv"
-            answer = flock.ask(flock.nodes[0], "PUT", query, stream(STREAMED), timeout=180.0)
-        assert answer.status == 201, answer
-        assert answer.body["rows"] > 100_000
-        assert all(len(found) >= 2 for found in answer.body["holders"].values())
-        assert watch.samples >= 5
-        for name in pids:
-            assert watch.beyond(name) < MOST_EXTRA, {name: watch.beyond(name) for name in pids}
