@@ -25,11 +25,11 @@ def test_a_node_drains_comes_back_and_leaves(tmp_path: Path) -> None:
         cluster.settle(4, 3)
         train(cluster)
         node = cluster.by_id(cluster.wait_for_leader())
-        wait_for("the epoch's head to be the leader", lambda: shown(cluster, node)["ray_head"], 30)
+        wait_for("the epoch's head to be the leader", lambda: shown(cluster, node)["ray_head"], 60)
 
         drained = parvada(cluster, node, "drain", node.name, "--wait", "--json")
         assert (drained["state"], drained["drain"]["blobs"], drained["drain"]["done"]) == ("draining", 0, True)
-        wait_for("its vote to go to the learner", lambda: shown(cluster, node)["role"] == "learner", 20)
+        wait_for("its vote to go to the learner", lambda: shown(cluster, node)["role"] == "learner", 60)
         assert len(cluster.view(node)["voters"]) == 3
         predict(cluster, node)
         cluster.push(node, "later", iris_csv() + b"5.0,3.0,1.0,0.1,setosa\n", "?target=species")
@@ -40,10 +40,10 @@ def test_a_node_drains_comes_back_and_leaves(tmp_path: Path) -> None:
         cluster.shrink([node])
         node.start()
         cluster.wait_ready()
-        wait_for("it to be seen", lambda: shown(cluster, node)["state"] not in ("suspect", "dead"), 20)
+        wait_for("it to be seen", lambda: shown(cluster, node)["state"] not in ("suspect", "dead"), 60)
         assert shown(cluster, node)["state"] == "draining"
         parvada(cluster, node, "undrain", node.name, "--json")
-        wait_for("it to be active", lambda: shown(cluster, node)["state"] == "alive", 20)
+        wait_for("it to be active", lambda: shown(cluster, node)["state"] == "alive", 60)
 
         # For good: it says how far it is, ends by itself, and stays out.
         gone = parvada(cluster, node, "leave", "--yes", "--json")

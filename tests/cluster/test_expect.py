@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 def test_two_of_three_form_and_the_third_joins_later(tmp_path: Path) -> None:
     with hosts(tmp_path, 3, environment=rule(2, 3)) as (first, second, third):
         first.start()
-        wait_for("the first to wait for a majority", lambda: "1 of 3 expected nodes in sight" in first.log, 30)
+        wait_for("the first to wait for a majority", lambda: "1 of 3 expected nodes in sight" in first.log, 60)
         second.start()
         wait_for_members([first, second], 2)
         third.start()
@@ -37,11 +37,11 @@ def test_two_clusters_under_one_secret_raise_the_alarm_on_both_sides(tmp_path: P
         for host in (first, second):
             host.environment["PARVADA_SEEDS"], seeds = "", host.environment["PARVADA_SEEDS"]
             host.start()
-            wait_for("a cluster of one", lambda host=host: members(host) == 1, 40)  # type: ignore[misc]
+            wait_for("a cluster of one", lambda host=host: members(host) == 1, 60)  # type: ignore[misc]
             if host is first:
                 host.stop()
                 host.environment["PARVADA_SEEDS"] = seeds
         first.start()
         for host in (first, second):
-            wait_for("the alarm", lambda host=host: "split" in host.alarms(), 40)  # type: ignore[misc]
+            wait_for("the alarm", lambda host=host: "split" in host.alarms(), 60)  # type: ignore[misc]
         assert members(first) == members(second) == 1

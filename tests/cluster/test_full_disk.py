@@ -133,17 +133,17 @@ def test_a_disk_that_fills_up_and_is_freed(small: Path) -> None:
                 acknowledged.append(name)
             return flock.view(other)["leader"] not in (None, me)
 
-        wait_for("another leader", another_leads, 40)
+        wait_for("another leader", another_leads, 60)
         before = len(acknowledged)
-        wait_for("a write", lambda: another_leads() and len(acknowledged) > before, 40)
+        wait_for("a write", lambda: another_leads() and len(acknowledged) > before, 60)
         assert flock.ask(full, "GET", "/v1/datasets/before/preview?rows=1").status == 200
         assert flock.ask(full, "GET", "/healthz").status == 200
 
         # Room again: it takes part in everything.
         (full.data / "fill").unlink()
-        wait_for("the alarms to end", lambda: not any(alarms(flock, node) for node in flock.nodes), 30)
+        wait_for("the alarms to end", lambda: not any(alarms(flock, node) for node in flock.nodes), 60)
         flock.push(full, "after", iris_csv() + iris_csv().split(b"\n")[1] + b"\n", "?target=species")
-        wait_for("its share", lambda: all(node["blobs"]["owed"] == 0 for node in flock.view(other)["nodes"]), 40)
+        wait_for("its share", lambda: all(node["blobs"]["owed"] == 0 for node in flock.view(other)["nodes"]), 60)
         wait_for("its model", lambda: predict(flock, full, "second").status == 200)
         for name in ("before", "wine", "after", *acknowledged):
             assert flock.wait_for_answer(full, "GET", f"/v1/datasets/{name}/preview?rows=1").body

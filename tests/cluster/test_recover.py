@@ -59,9 +59,9 @@ def test_one_node_goes_on_after_the_others_are_lost(tmp_path: Path) -> None:
     again.start()
     try:
         told = data / "up.log"
-        wait_for("node-2 to be told", lambda: "node-2 was removed from the cluster" in told.read_text(), 40)
+        wait_for("node-2 to be told", lambda: "node-2 was removed from the cluster" in told.read_text(), 60)
         node = again.node("node-1")
-        wait_for("node-1 to have a quorum", lambda: again.view(node)["quorum"], 30)
+        wait_for("node-1 to have a quorum", lambda: again.view(node)["quorum"], 60)
         again.push(node, "last", iris_csv(), "?target=species")
     finally:
         again.stop()

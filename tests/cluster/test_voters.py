@@ -76,7 +76,7 @@ def write(cluster: Band, name: str, node: BandNode | None = None) -> None:
         headers = {"Idempotency-Key": name}
         return cluster.ask(asked, "POST", "/v1/tokens", body, headers=headers, timeout=5.0).status == 201
 
-    wait_for(f"the write of {name}", done, 20)
+    wait_for(f"the write of {name}", done, 60)
 
 
 def test_a_write_that_waits_through_a_follower_outlives_the_leader(tmp_path: Path) -> None:
@@ -130,6 +130,6 @@ def test_a_leader_cut_off_says_so_and_leads_again(tmp_path: Path) -> None:
         leader = cluster.by_id(cluster.wait_for_leader())
         heir, dead = [node for node in voters_of(cluster) if node is not leader]
         dead.kill()
-        wait_for("the death to be noticed", lambda: transfer(dead.name) == (409, "node_unreachable"), 20)
+        wait_for("the death to be noticed", lambda: transfer(dead.name) == (409, "node_unreachable"), 60)
         assert transfer(heir.name) == (200, "")
-        wait_for("the heir to lead", lambda: cluster.by_id(cluster.wait_for_leader()) is heir, 20)
+        wait_for("the heir to lead", lambda: cluster.by_id(cluster.wait_for_leader()) is heir, 60)

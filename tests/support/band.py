@@ -17,7 +17,7 @@ from tests.support.wait import wait_for
 
 QUICK = {"PARVADA_FRONTS": "1", "PARVADA_CPUS": "1", "PARVADA_RAY": "off", "PARVADA_PROMOTE_AFTER_SECONDS": "0.2"}
 """Small nodes, and newcomers that vote soon: what is tested is the order of things, not how long they wait."""
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 class BandNode:

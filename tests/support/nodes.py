@@ -58,7 +58,7 @@ class ClusterUnderTest:
         Raises:
             OSError: not to be had of this node now.
         """
-        answer = self.ask(node, "GET", path, timeout=5.0)
+        answer = self.ask(node, "GET", path, timeout=10.0)
         if answer.status == 503:
             raise ConnectionError(f"{node.name}: {answer.body}")
         assert answer.status == 200, answer

@@ -49,6 +49,7 @@ def test_values_are_read_by_their_types() -> None:
         ({"PARVADA_MAX_UPLOAD_MB": "0"}, "PARVADA_MAX_UPLOAD_MB=0: give 1 or more"),
         ({"PARVADA_MAX_PREDICT_MB": "5000"}, "PARVADA_MAX_PREDICT_MB=5000: give 1 to 4096"),
         ({"PARVADA_AWAY_AFTER_SECONDS": "inf"}, "PARVADA_AWAY_AFTER_SECONDS=inf: give 0 or more"),
+        ({"PARVADA_HANDOVER_SECONDS": "-1"}, "PARVADA_HANDOVER_SECONDS=-1.0: give 0 or more"),
         ({"PARVADA_QUIET_SECONDS": "nan"}, "PARVADA_QUIET_SECONDS=nan: give 0 or more"),
         ({"PARVADA_SLOT": "0"}, "PARVADA_SLOT=0: slots count from 1"),
     ],
