@@ -22,7 +22,7 @@ from tests.support.data import iris_csv
 from tests.support.http import request
 from tests.support.rotating import HANDOVER, Rotating, rotating
 from tests.support.wait import wait_for
-from tests.support.writers import missing, writing
+from tests.support.writers import Writers, missing, writing
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -52,7 +52,7 @@ class Predictions(threading.Thread):
             node = self._nodes[self.count % len(self._nodes)]
             self.count += 1
             try:
-                answer = self._cluster.ask(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]}, timeout=15.0)
+                answer = self._cluster.ask(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]}, timeout=60.0)
             except OSError as error:
                 self.failed.append((node.name, error))
             else:
@@ -75,22 +75,23 @@ def test_a_rotation_under_load_survives_a_node_that_is_killed_twice(cluster: Rot
         command = _rotate(cluster, survivor)
         cluster.wait_until_held("prepare", victim)
         assert "rotation" in {alarm["code"] for alarm in cluster.view(survivor)["alarms"]}
+        go_on(writers, predictions)
         cluster.settings[victim.number] = {HANDOVER: "3600"}
         victim.start()
         cluster.wait_until_held("retire", victim)
         victim.kill()
+        go_on(writers, predictions)
         assert cluster.phase() == "retire"
         del cluster.settings[victim.number]
         victim.start()
         said, told = command.communicate(timeout=180)
         wait_for("every node to have only the new one", lambda: cluster.settled(2), 60)
+        go_on(writers, predictions)
         predictions.stop()
     assert command.returncode == 0, told
     assert json.loads(said)["generation"] == 2
     assert "waiting for" in told
     assert (writers.odd, predictions.failed) == ([], [])
-    assert len(writers.acknowledged) > 20
-    assert predictions.count > 20
     assert sum(missing(cluster, writers).values()) == 0
 
     new = load_secret(cluster.data / "secret")
@@ -104,6 +105,13 @@ def test_a_rotation_under_load_survives_a_node_that_is_killed_twice(cluster: Rot
     refuses_the_old_one(cluster, [leader, survivor, victim], old, new, tmp_path)
     newcomers(cluster, old)
     says_nothing(cluster, old, new)
+
+
+def go_on(writers: Writers, predictions: Predictions) -> None:
+    """Writes are acknowledged, and predictions made, that were begun from here on."""
+    before = predictions.count
+    writers.go_on()
+    wait_for("further predictions", lambda: predictions.count > before + 5, 60)
 
 
 def serve_iris(cluster: Rotating) -> None:
