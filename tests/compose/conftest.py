@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.compose import Compose
-from tests.support.ports import free_range
+from tests.support.ports import lent
 
 PORTS = 16
 """For the nodes of one project: one that comes back has another port than before."""
@@ -33,13 +33,13 @@ def project(image: None) -> Started:
 
     @contextlib.contextmanager
     def started(name: str, scale: int = 3, **environment: str) -> Iterator[Compose]:
-        first = free_range(PORTS)
-        made = Compose(name, {"PARVADA_PORTS": f"{first}-{first + PORTS - 1}", **environment})
-        made.down(volumes=True)
-        try:
-            made.up(scale)
-            yield made
-        finally:
+        with lent(PORTS) as first:
+            made = Compose(name, {"PARVADA_PORTS": f"{first}-{first + PORTS - 1}", **environment})
             made.down(volumes=True)
+            try:
+                made.up(scale)
+                yield made
+            finally:
+                made.down(volumes=True)
 
     return started
