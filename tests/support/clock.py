@@ -19,24 +19,30 @@ may be tasks that never rest."""
 
 
 class Clock:
-    """Seconds of the loop's time: the machine's own monotonic ones, and those that `advance` has added."""
+    """Seconds of the loop's time: the machine's own monotonic ones, unless held, and those that the test has added."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ahead = 0.0
-        self._stands_at: float | None = None
+        self._held: float | None = None
 
     def __call__(self) -> float:
-        return time.monotonic() + self._ahead if self._stands_at is None else self._stands_at
+        return (time.monotonic() if self._held is None else self._held) + self._ahead
+
+    def hold(self) -> None:
+        """From now on no time passes but by `advance` and `jump`, however slow the machine is: what happens all the
+        same did not wait for time. Wait with `outside`; an `asyncio.sleep` ends only when time is moved."""
+        self._held = time.monotonic()
 
     @contextlib.contextmanager
     def standing(self) -> Iterator[None]:
-        """No time passes: what happens meanwhile has waited for no deadline, however slow the machine is."""
-        self._stands_at = self()
+        """`hold` for a while: what happens meanwhile has waited for no deadline."""
+        self.hold()
         try:
             yield
         finally:
-            self._ahead, self._stands_at = self._stands_at - time.monotonic(), None
+            now, self._held = self(), None
+            self._ahead = now - time.monotonic()
 
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass at once: all that falls due in them runs in its order, each at its own time. What that
@@ -49,6 +55,12 @@ class Clock:
         self._ahead += max(0.0, end - self())
         await self.settle()
 
+    async def jump(self, seconds: float) -> None:
+        """`seconds` pass in a moment, as when a machine wakes from sleep: all that was due in them runs now, and what
+        is periodic once."""
+        self._ahead += seconds
+        await self.settle()
+
     async def until(self, condition: Callable[[], bool], step: float = 0.2, patience: float = 30.0) -> None:
         """Let time pass, `step` seconds at once, until `condition` holds.
 
@@ -58,7 +70,7 @@ class Clock:
         while not condition():
             assert time.monotonic() < deadline, f"it has not come by {self():.1f}"
             await self.advance(step)
-            await asyncio.sleep(0.001)
+            await asyncio.to_thread(time.sleep, 0.001)
 
     async def run(self, work: Awaitable[T], step: float = 0.2, patience: float = 30.0) -> T:
         """What `work` returns or raises, time passing meanwhile as in `until`."""
@@ -68,6 +80,13 @@ class Clock:
             return task.result()
         finally:
             task.cancel()
+
+    async def outside(self, what: str, probe: Callable[[], object], patience: float = 30.0) -> None:
+        """Wait for what sockets, threads and processes do, also while time is held. Raises AssertionError."""
+        deadline = time.monotonic() + patience
+        while not probe():
+            assert time.monotonic() < deadline, f"waited {patience} s for {what}"
+            await asyncio.to_thread(time.sleep, 0.002)
 
     async def settle(self) -> None:
         """Let every task go on until it waits for time, for the network or for a thread."""

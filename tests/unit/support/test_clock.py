@@ -86,3 +86,39 @@ async def test_a_result_or_an_error_comes_as_soon_as_time_lets_it(clock: Clock) 
         await clock.run(endless, patience=0.0)
     await clock.settle()
     assert endless.cancelled(), "what comes to nothing is not left behind"
+
+
+async def test_while_it_is_held_only_the_test_moves_time(clock: Clock) -> None:
+    clock.hold()
+    before, done = clock(), threading.Event()
+    sleeping = asyncio.create_task(asyncio.sleep(0.01))
+    threading.Timer(0.05, done.set).start()
+    await clock.outside("a thread's own time to pass", done.is_set)
+    assert clock() == before
+    assert not sleeping.done()
+    await clock.advance(0.01)
+    assert sleeping.done()
+
+
+async def test_a_jump_runs_what_is_periodic_once(clock: Clock) -> None:
+    clock.hold()
+    rounds = 0
+
+    async def tick() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(1.0)
+            rounds += 1
+
+    ticking = asyncio.create_task(tick())
+    await clock.settle()
+    await clock.jump(3600.0)
+    assert rounds == 1
+    await clock.advance(2.0)
+    assert rounds == 3
+    ticking.cancel()
+
+
+async def test_what_does_not_come_is_named(clock: Clock) -> None:
+    with pytest.raises(AssertionError, match="for the moon"):
+        await clock.outside("the moon", lambda: False, patience=0.01)
