@@ -1,5 +1,6 @@
 """Bytes and back: identity for all that is ours, a clear error for all that is not."""
 
+import gc
 import re
 import subprocess
 import sys
@@ -186,20 +187,37 @@ def big_state() -> ClusterState:
     )
 
 
-def test_a_large_state_goes_both_ways_within_a_second() -> None:
+def against_plain_msgpack(ours: Callable[[], object], data: bytes, rounds: int) -> float:
+    """How much longer `ours` takes than the same bytes take to plain maps and lists and back, at its best of five:
+    both by turns, in processor time, so that neither this machine nor what else it does counts."""
+    plain = msgspec.msgpack.decode(data, strict=False)
+
+    def theirs() -> None:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(plain))
+
+    def cost(way: Callable[[], object]) -> float:
+        began = time.process_time()
+        for _ in range(rounds):
+            way()
+        return time.process_time() - began
+
+    gc.disable()  # it would look through all that other tests have left
+    try:
+        pairs = [(cost(ours), cost(theirs)) for _ in range(5)]
+    finally:
+        gc.enable()
+    return min(mine for mine, _ in pairs) / min(plain for _, plain in pairs)
+
+
+def test_a_large_state_costs_a_few_times_its_plain_bytes() -> None:
     state = big_state()
-    began = time.process_time()
     data = encode_state(state)
-    again = decode_state(data)
-    took = time.process_time() - began
-    assert again == state
-    assert took < 1.0, f"{took:.2f} s for {len(data)} bytes"
+    assert decode_state(data) == state
+    ratio = against_plain_msgpack(lambda: decode_state(encode_state(state)), data[2:], 1)
+    assert ratio < 6, "2.7 is usual: checked types, frozen structs and persistent maps"
 
 
-def test_small_entries_are_cheap() -> None:
+def test_small_entries_cost_hardly_more_than_their_plain_bytes() -> None:
     entry = Entry(CommandId("c" * 32), 1.0, "ann", add())
-    rounds = 2000
-    began = time.process_time()
-    for _ in range(rounds):
-        decode_entry(encode_entry(entry))
-    assert (time.process_time() - began) / rounds < 40e-6, "20 microseconds a way"
+    ratio = against_plain_msgpack(lambda: decode_entry(encode_entry(entry)), encode_entry(entry)[2:], 2000)
+    assert ratio < 2.5, "1.2 is usual"
