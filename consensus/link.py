@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from consensus.state import NodeId
@@ -35,10 +36,22 @@ class LinkOwner(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """A connection. It counts as up from its first frame: that proves the cluster, and that the peer admitted us."""
+    """A connection. It counts as up from its first frame: that proves the cluster, and that the peer admitted us.
 
-    def __init__(self, owner: LinkOwner, codec: FrameCodec, expected: NodeId | None = None) -> None:
+    `clock` gives monotonic seconds, `wall` those since 1970.
+    """
+
+    def __init__(
+        self,
+        owner: LinkOwner,
+        codec: FrameCodec,
+        expected: NodeId | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._owner, self._codec = owner, codec
+        self._clock, self._wall = clock, wall
         self.expected = expected
         """Whom we dialled; None for a connection that was accepted."""
         self._reader = FrameReader(codec)
@@ -48,7 +61,7 @@ class Link(asyncio.Protocol):
         """The peer's certificate, DER."""
         self.expires_at = 0.0
         """Wall-clock time at which the peer's certificate ends."""
-        self.heard_at = time.monotonic()
+        self.heard_at = clock()
         self.up = self.was_up = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.up_or_closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,7 +81,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.peer is None or self._transport is None or self._transport.is_closing():
             return
-        self.heard_at = time.monotonic()
+        self.heard_at = self._clock()
         try:
             messages = self._reader.feed(data)
         except BadFrame as error:
@@ -114,9 +127,9 @@ class Link(asyncio.Protocol):
 
     def is_stale(self, idle_seconds: float) -> str:
         """Why the connection should end: silence, or the end of the peer's certificate; empty if it should not."""
-        if time.monotonic() - self.heard_at > idle_seconds:
+        if self._clock() - self.heard_at > idle_seconds:
             return f"silent for {idle_seconds} s"
-        if time.time() > self.expires_at:
+        if self._wall() > self.expires_at:
             return "its certificate has expired"
         return ""
 

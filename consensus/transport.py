@@ -45,7 +45,7 @@ class _Heard(msgspec.Struct, frozen=True):
 
 class MtlsTransport:
     """Dials, accepts, frames and beacons. `identify` names the peer of a certificate (DER) or raises
-    PermissionError; only ids of the peer table are admitted."""
+    PermissionError; only ids of the peer table are admitted. `clock` and `wall` are the clocks of its links."""
 
     def __init__(
         self,
@@ -56,11 +56,15 @@ class MtlsTransport:
         identify: Callable[[bytes], NodeId],
         events: TransportEvents,
         limits: HandshakeLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._me, self._identify, self._events = me, identify, events
         self._client_context = client_context
         self._codec = FrameCodec(cluster_id)
-        self._acceptor = Acceptor(server_context, lambda: Link(self, self._codec), limits)
+        self._clock, self._wall = clock, wall
+        self._acceptor = Acceptor(server_context, self._link, limits)
         self._peers: dict[NodeId, PeerAddress] = {}
         self._dialers: dict[NodeId, Dialer] = {}
         self._admitted: set[Link] = set()
@@ -121,9 +125,12 @@ class MtlsTransport:
                 self._dialers[peer] = self._dial(peer, target)
 
     def _dial(self, peer: NodeId, target: PeerAddress) -> Dialer:
-        dialer = Dialer(peer, target, self._client_context, lambda: Link(self, self._codec, peer))
+        dialer = Dialer(peer, target, self._client_context, lambda: self._link(peer))
         self._guard(dialer.task)
         return dialer
+
+    def _link(self, expected: NodeId | None = None) -> Link:
+        return Link(self, self._codec, expected, clock=self._clock, wall=self._wall)
 
     def disconnect(self, peer: NodeId) -> None:
         """Drop the live connections. A peer that is still in the table may come back."""
@@ -172,7 +179,7 @@ class MtlsTransport:
 
     def beacons(self) -> Mapping[NodeId, Beacon]:
         """The last beacon of each peer that ever sent one. Safe from any thread."""
-        now = time.monotonic()
+        now = self._clock()
         return {peer: Beacon(heard.payload, now - heard.at) for peer, heard in self._heard.copy().items()}
 
     # ------------------------------------------------------------ links
@@ -204,7 +211,7 @@ class MtlsTransport:
         if self._links.get(peer) is not link:
             return  # replaced by a newer connection of the same peer
         if isinstance(message, BeaconMessage):
-            self._heard[peer] = _Heard(message.payload, time.monotonic())
+            self._heard[peer] = _Heard(message.payload, self._clock())
         else:
             self._events.on_message(peer, message)
 

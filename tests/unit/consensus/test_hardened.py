@@ -10,7 +10,8 @@ from pysyncobj import syncobj
 
 from consensus import engine, replication
 from consensus.configuration import VoterChange
-from consensus.engine import NO_OP, EngineMismatch, Node, check_engine
+from consensus.election import LOST_LEADER_DELAY
+from consensus.engine import NO_OP, EngineMismatch, Node, Timers, check_engine
 from consensus.glance import glance_at, status_of
 from consensus.matching import Diverged
 from consensus.ports import LogStatus, MembershipRefused
@@ -119,6 +120,22 @@ def test_a_lost_leader_or_leadership_has_been_missed_since_then_and_not_for_ever
     leader.hears("B", HigherTerm(7))
     assert not status(leader).quorum
     assert status(leader).seconds_without_quorum == pytest.approx(0.4, abs=0.1)
+
+
+def test_after_a_broken_connection_to_the_leader_nobody_waits_for_the_whole_timeout(clock: Clock) -> None:
+    def stands_after(*, broken: bool) -> float:
+        follower = joined(clock)
+        follower.hears("B", AppendEntries(1, 4, 4, 1, ()))
+        begun = clock.now
+        if broken:
+            follower.core.disconnected_from("B")
+        while not any(isinstance(message, PreVote) for _, message in follower.turn(0.01)):
+            assert clock.now - begun < 10.0
+        return clock.now - begun
+
+    least, most = Timers().election_min, Timers().election_max
+    assert least < stands_after(broken=False) <= most + 0.02
+    assert stands_after(broken=True) <= LOST_LEADER_DELAY * most + 0.02 < least
 
 
 def test_a_second_change_of_voters_waits_for_the_first(clock: Clock) -> None:

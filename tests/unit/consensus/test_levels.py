@@ -27,6 +27,7 @@ from consensus.ports import CommandRejected, NoQuorum
 from consensus.queries import outcome_of
 from consensus.replica import Replica
 from consensus.state import ClusterState, CommandId, MemberStatus
+from tests.support.clock import Clock
 from tests.unit.consensus.fabric import cluster, eventually
 from tests.unit.consensus.facts import A, B, Cluster, kinds, member
 
@@ -140,13 +141,15 @@ def test_an_older_release_does_not_take_a_newer_snapshot() -> None:
         Replica(ClusterState(), level=2).decode(b"\x01s" + msgspec.msgpack.encode(strange))
 
 
-async def test_a_real_log_stops_there_too_and_does_not_start_again(tmp_path: Path) -> None:
+async def test_a_real_log_stops_there_too_and_does_not_start_again(tmp_path: Path, clock: Clock) -> None:
     async with cluster(tmp_path, "a") as nodes:
         log = nodes.logs["a"]
         await log.propose(JoinMember(member(A, level=2)), actor="")
-        with pytest.raises(NoQuorum):
-            await log.propose(RaiseLevel(2), actor="", timeout=1.0)
+        raised = asyncio.create_task(log.propose(RaiseLevel(2), actor="", timeout=30))
         await eventually("the log to stop", lambda: nodes.crashes)
+        await clock.advance(30)
+        with pytest.raises(NoQuorum):
+            await raised
         assert isinstance(nodes.crashes.pop(), TooNew)
         await nodes.stop("a")
         with pytest.raises(TooNew, match="this release understands level 1, the log needs level 2: upgrade"):

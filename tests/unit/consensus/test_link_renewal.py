@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from consensus import dialer as dialer_module
-from consensus.dialer import Dialer
+from consensus.dialer import RENEW_SECONDS, Dialer
 from consensus.link import Link
 from consensus.wire import HigherTerm
 from node.pki import Identity
+from tests.support.clock import Clock
 from tests.unit.consensus.fabric import AUTHORITY, STRANGERS, eventually, identity
 from tests.unit.consensus.test_transport import Peer, introduce, started
 
@@ -49,12 +49,15 @@ async def test_a_connection_is_replaced_without_a_gap() -> None:
         await eventually("a message over the last one", lambda: (b.id, HigherTerm(3)) in a.received)
 
 
-async def test_it_is_replaced_in_good_time_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer_module, "RENEW_SECONDS", 0.2)
+async def test_it_is_replaced_in_good_time_by_itself(clock: Clock) -> None:
+    clock.hold()
     a, b = Peer(identity()), Peer(identity())
     async with started(a, b):
         await connected(a, b)
         before = links(a, b)
+        await clock.jump(RENEW_SECONDS - 1.0)
+        assert links(a, b) == before
+        await clock.jump(1.0)
         await watched(a, b, lambda: not {*before} & {*links(a, b)})
 
 
