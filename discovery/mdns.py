@@ -50,11 +50,19 @@ class MdnsSource:
 
     name = "mdns"
 
-    def __init__(self, me: Peer, interfaces: Sequence[str], *, rebrowse: float = REBROWSE_SECONDS) -> None:
+    def __init__(
+        self,
+        me: Peer,
+        interfaces: Sequence[str],
+        *,
+        rebrowse: float = REBROWSE_SECONDS,
+        listen: float = LISTEN_SECONDS,
+        leave: float = LEAVE_SECONDS,
+    ) -> None:
         self._me = me
         self._trusted = frozenset({me.fingerprint})
         self._interfaces = list(interfaces)
-        self._rebrowse = rebrowse
+        self._rebrowse, self._listen, self._leave = rebrowse, listen, leave
         self._name = f"{me.id}.{SERVICE}"
         # In our own record: one under our name without it is another process's.
         self._run_mark = b"run=" + secrets.token_hex(8).encode()
@@ -82,7 +90,7 @@ class MdnsSource:
             await self._open()
         except DuplicateIdentity:
             log.info("mdns.waiting", extra={"parvada_keys": {"reason": "this node's id is still answered for"}})
-            await asyncio.sleep(LEAVE_SECONDS)
+            await asyncio.sleep(self._leave)
             await self._open()
         self._tasks.append(tasks.start(self._run(), "discovery.mdns"))
 
@@ -114,7 +122,7 @@ class MdnsSource:
             self._zeroconf = AsyncZeroconf(interfaces=self._interfaces, ip_version=IPVersion.V4Only)
             await self._zeroconf.zeroconf.async_wait_for_start()
             self._browse(self._zeroconf)
-            await asyncio.sleep(LISTEN_SECONDS)
+            await asyncio.sleep(self._listen)
             me, info = self._me, self._info()
             await (await self._zeroconf.async_register_service(info))
             self._announced, self._told = info, me

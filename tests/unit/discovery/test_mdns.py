@@ -65,8 +65,8 @@ async def nodes() -> AsyncIterator[Callable[..., tuple[MdnsSource, Sight]]]:
     """Makes sources and stops them at the end."""
     made: list[MdnsSource] = []
 
-    def node(me: Peer, rebrowse: float = 30.0) -> tuple[MdnsSource, Sight]:
-        made.append(MdnsSource(me, LOOPBACK, rebrowse=rebrowse))
+    def node(me: Peer, **seconds: float) -> tuple[MdnsSource, Sight]:
+        made.append(MdnsSource(me, LOOPBACK, **seconds))
         return made[-1], Sight()
 
     yield node
@@ -74,14 +74,13 @@ async def nodes() -> AsyncIterator[Callable[..., tuple[MdnsSource, Sight]]]:
 
 
 async def test_two_nodes_find_each_other_follow_changes_and_refuse_a_double(
-    nodes: Callable[..., tuple[MdnsSource, Sight]], monkeypatch: pytest.MonkeyPatch
+    nodes: Callable[..., tuple[MdnsSource, Sight]],
 ) -> None:
-    monkeypatch.setattr(mdns, "LEAVE_SECONDS", 0.1)
-    # Nobody has spoken yet, so nobody is silent.
-    monkeypatch.setattr(mdns, "LISTEN_SECONDS", 0.0)
     one, two, stranger = peer("a", 17001), peer("b", 17002), peer("c", 17003, fingerprint="0" * 16)
-    (first, first_sight), (third, third_sight) = nodes(one, rebrowse=0.3), nodes(stranger)
-    second, second_sight = nodes(two)
+    # Nobody has spoken yet, so nobody is silent.
+    first, first_sight = nodes(one, rebrowse=0.3, listen=0.0, leave=0.1)
+    second, second_sight = nodes(two, listen=0.0, leave=0.1)
+    third, third_sight = nodes(stranger, listen=0.0, leave=0.1)
     async with asyncio.timeout(20):
         # It says something new of itself before it is announced at all: not lost.
         one = msgspec.structs.replace(one, raft_port=18001, peer_port=18000)
@@ -92,6 +91,9 @@ async def test_two_nodes_find_each_other_follow_changes_and_refuse_a_double(
             group.create_task(third.start(third_sight))
             await first_sight.until(lambda hints: hints == set(two.hints))
             await second_sight.until(lambda hints: hints == set(one.hints))
+    # A copy of the data folder of the first one is started.
+    double, _ = nodes(msgspec.structs.replace(one, peer_port=17004), leave=0.0)
+    doubled = asyncio.create_task(double.start(Sight()))
     # What a node says of itself may change while it runs.
     moved = msgspec.structs.replace(two, state="member", cluster_id="c1", peer_port=17009)
     await second.update(moved)
@@ -100,12 +102,8 @@ async def test_two_nodes_find_each_other_follow_changes_and_refuse_a_double(
     first._records.clear()
     first_sight("mdns", frozenset())
     await first_sight.until(lambda hints: hints == set(moved.hints))
-    # A copy of the data folder of the first one is started.
-    monkeypatch.undo()
-    monkeypatch.setattr(mdns, "LEAVE_SECONDS", 0.0)
-    double, _ = nodes(msgspec.structs.replace(one, peer_port=17004))
     with pytest.raises(DuplicateIdentity, match=one.id):
-        await double.start(Sight())
+        await doubled
     assert second_sight.hints == set(one.hints), "the one that was first stays"
     # A node that stops takes its record back.
     await second.stop()
