@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from discovery.peer import Peer
-from node import peer_api, peer_port
+from node import peer_port
+from node.peer_api import LINGER_SECONDS, STALL_SECONDS
+from node.peer_port import IDLE_SECONDS
+from tests.support.clock import Clock
 from tests.unit.fuzz import examples
 from tests.unit.node.fabric import Node, fabric
-from tests.unit.node.wait import eventually
 
-ANSWER_SECONDS = 10.0
 HELLO = b"GET /peer/hello HTTP/1.1\r\nHost: x\r\n\r\n"
 JOIN = b"POST /peer/join HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -39,14 +40,18 @@ async def connected(caller: Node, callee: Node) -> AsyncIterator[tuple[asyncio.S
         writer.transport.abort()
 
 
-async def drain(reader: asyncio.StreamReader, seconds: float = ANSWER_SECONDS) -> bytes:
-    """All that comes until the other side ends the connection. Raises TimeoutError."""
+async def drain(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the other side ends the connection."""
     answer = b""
-    async with asyncio.timeout(seconds):
-        with contextlib.suppress(ConnectionError):
-            while chunk := await reader.read(65536):
-                answer = (answer + chunk)[-100_000:]
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65536):
+            answer = (answer + chunk)[-100_000:]
     return answer
+
+
+async def taken(callee: Node, clock: Clock) -> None:
+    """Its server has the connection: the handshake is behind it."""
+    await clock.until("the connection", lambda: callee.api._runner.server.connections)  # type: ignore[union-attr]
 
 
 async def is_well(caller: Node, callee: Node) -> None:
@@ -75,14 +80,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-async def test_bad_requests_are_refused_and_the_connection_ends(
-    nodes: list[Node], monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    monkeypatch.setattr(peer_api, "STALL_SECONDS", 0.4)
+async def test_bad_requests_are_refused_and_the_connection_ends(nodes: list[Node], clock: Clock, what: str) -> None:
+    """At once, or when it stalls."""
     callee, caller = nodes
     async with connected(caller, callee) as (reader, writer):
+        await taken(callee, clock)
         writer.write(BAD[what])
-        answer = await drain(reader)
+        drained = asyncio.create_task(drain(reader))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(drained), 0.1)
+        await clock.advance(STALL_SECONDS)
+        await clock.until("the answer", lambda: drained.done() or callee.api._calls == 0)
+        await clock.advance(LINGER_SECONDS)
+        answer = await drained
         assert answer == b"" or answer.split()[1] in (b"400", b"408"), answer[:200]
     await is_well(caller, callee)
     assert callee.joined == []
@@ -101,7 +111,7 @@ async def test_any_bytes_leave_the_node_well(tmp_path_factory: pytest.TempPathFa
         async with connected(caller, callee) as (reader, writer):
             writer.write(b"".join(pieces))
             with contextlib.suppress(TimeoutError):
-                await drain(reader, 0.05)
+                await asyncio.wait_for(drain(reader), 0.05)
         await is_well(caller, callee)
         assert callee.joined == []
 
@@ -115,7 +125,7 @@ async def test_any_bytes_leave_the_node_well(tmp_path_factory: pytest.TempPathFa
         b"GET /peer/hello HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
 )
-async def test_a_flood_of_body_is_not_kept(nodes: list[Node], head: bytes) -> None:
+async def test_a_flood_of_body_is_not_kept(nodes: list[Node], clock: Clock, head: bytes) -> None:
     callee, caller = nodes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     piece = b"x" * 65536
@@ -134,6 +144,7 @@ async def test_a_flood_of_body_is_not_kept(nodes: list[Node], head: bytes) -> No
     assert grown < 24 * 1024, f"{grown} KB more after {sent} bytes"
     await is_well(caller, callee)
     assert callee.joined == []
+    await clock.advance(LINGER_SECONDS)  # or the end of the node would wait for it
 
 
 async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on(
@@ -147,51 +158,54 @@ async def test_connections_beyond_the_bound_are_closed_and_those_before_go_on(
         assert await drain(reader) == b""
         for reader, writer in kept:
             writer.write(HELLO)
-            assert b" 200 " in await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+            assert b" 200 " in await reader.readline()
 
 
 # ---------------------------------------------------------------- bounded time
-@pytest.mark.parametrize("start", [b"", b"GET /peer/hel", HELLO[:-2]])
+@pytest.mark.parametrize(
+    ("start", "drop"), [(b"", b""), (b"\r\n", b"\r\n"), (b"GET /peer/hel", b"x"), (HELLO[:-2], b"x")]
+)
 async def test_a_head_that_does_not_come_ends_the_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
+    nodes: list[Node], clock: Clock, start: bytes, drop: bytes
 ) -> None:
-    monkeypatch.setattr(peer_api, "IDLE_SECONDS", 0.4)
-    async with fabric(tmp_path, 2) as (callee, caller), connected(caller, callee) as (reader, writer):
+    """In a slow trickle too: a drop each second does not begin the time anew."""
+    callee, caller = nodes
+    async with connected(caller, callee) as (reader, writer):
+        await taken(callee, clock)
+        clock.hold()
         writer.write(start)
-        drip = asyncio.create_task(_drip(writer))
-        try:
-            await drain(reader)  # in a slow trickle too
-        finally:
-            drip.cancel()
+        drained = asyncio.create_task(drain(reader))
+        for _ in range(int(IDLE_SECONDS) - 1):
+            await clock.advance(1.0)
+            writer.write(drop)
+        assert not drained.done()
+        await clock.advance(2.0)
+        assert await drained == b""
 
 
-async def _drip(writer: asyncio.StreamWriter) -> None:
-    while True:
-        await asyncio.sleep(0.05)
-        writer.write(b"x")
-
-
-async def test_a_small_body_that_does_not_come_ends_the_call(
-    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peer_api, "STALL_SECONDS", 0.3)
+async def test_a_small_body_that_does_not_come_ends_the_call(nodes: list[Node], clock: Clock) -> None:
     callee, caller = nodes
     async with connected(caller, callee) as (reader, writer):
         writer.write(JOIN + b"Content-Length: 500\r\n\r\n{")
-        assert b" 408 " in await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
-    await eventually(lambda: callee.api._calls == 0)
+        await clock.until("the call", lambda: callee.api._calls == 1)
+        await clock.advance(STALL_SECONDS)
+        assert b" 408 " in await reader.readline()
+    await clock.until("its end", lambda: callee.api._calls == 0)
 
 
-async def test_strangers_that_never_shake_hands_are_closed(nodes: list[Node]) -> None:
+async def test_strangers_that_never_shake_hands_are_closed(nodes: list[Node], clock: Clock) -> None:
     callee, caller = nodes
     assert peer_port.LIMITS.seconds <= 5.0
+    clock.hold()
     count = peer_port.LIMITS.per_address + 8
     strangers = [await asyncio.open_connection("127.0.0.1", callee.port) for _ in range(count)]
     try:
-        # Before the handshake's own deadline: those beyond the bound are turned away at once.
-        await eventually(lambda: sum(reader.at_eof() for reader, _ in strangers) >= 8, peer_port.LIMITS.seconds - 1)
+        # Those beyond the bound at once, the others by the handshake's own deadline.
+        await clock.until("eight ends", lambda: sum(reader.at_eof() for reader, _ in strangers) == 8)
+        await clock.advance(peer_port.LIMITS.seconds + 0.1)
+        await clock.until("all ends", lambda: all(reader.at_eof() or reader.exception() for reader, _ in strangers))
     finally:
         for _, writer in strangers:
             writer.transport.abort()
-    await eventually(lambda: not callee.api._port._acceptor._handshakes)  # type: ignore[union-attr]
+    await clock.until("the room", lambda: not callee.api._port._acceptor._handshakes)  # type: ignore[union-attr]
     await is_well(caller, callee)
