@@ -3,7 +3,6 @@
 import asyncio
 import os
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar
@@ -49,17 +48,17 @@ class AsyncSession(Session):
 
     async def _call(self, call: Call[T], key: str | None = None) -> T:
         key = key or new_key()
-        attempts = Attempts(self._route, self._patience, time.monotonic())
+        attempts = Attempts(self._route, self._patience, _now())
         while True:
-            url, wait = attempts.next(time.monotonic())
+            url, wait = attempts.next(_now())
             await asyncio.sleep(wait)
             try:
                 async with self._send(url, call.request, key, self._silence(call.request)) as answer:
                     response = await _read(answer, url)
             except LOST as exc:
-                attempts.failed(url, reason_of(exc), time.monotonic())
+                attempts.failed(url, reason_of(exc), _now())
                 continue
-            if attempts.settled(response, time.monotonic()):
+            if attempts.settled(response, _now()):
                 if self._may_try_with_token(response):
                     attempts.again()
                     continue
@@ -68,9 +67,9 @@ class AsyncSession(Session):
 
     async def _open(self, request: Request) -> "OpenStream":
         """An answer without end. Raises as `_call` if no node gives one."""
-        attempts = Attempts(self._route, self._patience, time.monotonic())
+        attempts = Attempts(self._route, self._patience, _now())
         while True:
-            url, wait = attempts.next(time.monotonic())
+            url, wait = attempts.next(_now())
             await asyncio.sleep(wait)
             try:
                 async with AsyncExitStack() as stack:
@@ -80,15 +79,15 @@ class AsyncSession(Session):
                         return OpenStream(answer, stack.pop_all(), self._on_end(url))
                     response = await _read(answer, url)
             except LOST as exc:
-                attempts.failed(url, reason_of(exc), time.monotonic())
+                attempts.failed(url, reason_of(exc), _now())
                 continue
-            if attempts.settled(response, time.monotonic()):
+            if attempts.settled(response, _now()):
                 if not self._may_try_with_token(response):
                     raise problem_of(response)
                 attempts.again()
 
     def _on_end(self, url: str) -> Callable[[], None]:
-        return lambda: self._route.failed(url, time.monotonic())
+        return lambda: self._route.failed(url, _now())
 
     def _send(self, url: str, request: Request, key: str, silence: float) -> "aiohttp.client._RequestContextManager":
         if self._http is None or self._http.closed:
@@ -129,6 +128,11 @@ class OpenStream:
         if not chunk:
             self._on_end()
         return chunk
+
+
+def _now() -> float:
+    """Seconds of the clock by which this loop sleeps."""
+    return asyncio.get_running_loop().time()
 
 
 def reason_of(error: BaseException) -> str:

@@ -21,7 +21,11 @@ IDLE_KEPT = 4
 
 
 class SyncSession(Session):
-    """Sends calls from any thread. Use as a context manager, or `close` it."""
+    """Sends calls from any thread. Use as a context manager, or `close` it.
+
+    `clock` (monotonic seconds) and `sleep` are the time in which it is patient; how long a node is silent is the
+    system's to tell.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,11 @@ class SyncSession(Session):
         timeout: float = 10.0,
         patience: float = 10.0,
         tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(urls, token, timeout=timeout, patience=patience, tls=tls)
+        self._clock, self._sleep = clock, sleep
         self._idle: dict[str, list[http.client.HTTPConnection]] = {}
         self._lock = threading.Lock()
 
@@ -52,16 +59,16 @@ class SyncSession(Session):
 
     def _call(self, call: Call[T], key: str | None = None) -> T:
         key = key or new_key()
-        attempts = Attempts(self._route, self._patience, time.monotonic())
+        attempts = Attempts(self._route, self._patience, self._clock())
         while True:
-            url, wait = attempts.next(time.monotonic())
-            time.sleep(wait)
+            url, wait = attempts.next(self._clock())
+            self._sleep(wait)
             try:
                 response = self._exchange(url, call.request, key)
             except LOST as exc:
-                attempts.failed(url, reason_of(exc), time.monotonic())
+                attempts.failed(url, reason_of(exc), self._clock())
                 continue
-            if attempts.settled(response, time.monotonic()):
+            if attempts.settled(response, self._clock()):
                 if self._may_try_with_token(response):
                     attempts.again()
                     continue
@@ -70,10 +77,10 @@ class SyncSession(Session):
 
     def _open(self, request: Request) -> "OpenStream":
         """An answer without end. Raises as `_call` if no node gives one."""
-        attempts = Attempts(self._route, self._patience, time.monotonic())
+        attempts = Attempts(self._route, self._patience, self._clock())
         while True:
-            url, wait = attempts.next(time.monotonic())
-            time.sleep(wait)
+            url, wait = attempts.next(self._clock())
+            self._sleep(wait)
             connection = self._connect(url)
             try:
                 answer = self._send(connection, request, "", self._silence(request))
@@ -82,17 +89,17 @@ class SyncSession(Session):
                     return OpenStream(connection, answer, self._on_end(url))
                 response = _read(answer, url)
             except LOST as exc:
-                attempts.failed(url, reason_of(exc), time.monotonic())
+                attempts.failed(url, reason_of(exc), self._clock())
                 connection.close()
                 continue
             connection.close()
-            if attempts.settled(response, time.monotonic()):
+            if attempts.settled(response, self._clock()):
                 if not self._may_try_with_token(response):
                     raise problem_of(response)
                 attempts.again()
 
     def _on_end(self, url: str) -> Callable[[], None]:
-        return lambda: self._route.failed(url, time.monotonic())
+        return lambda: self._route.failed(url, self._clock())
 
     def _exchange(self, url: str, request: Request, key: str) -> Response:
         connection, reused = self._take(url)

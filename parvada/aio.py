@@ -1,7 +1,6 @@
 """`AsyncClient`: the same methods as `Client`, as coroutines and async iterators, on aiohttp."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -169,7 +168,8 @@ class AsyncClient(AsyncSession):
         self, job_id: str, *, timeout: float | None = None, every: float = 0.5
     ) -> AsyncIterator[Job]:
         """Yield the job whenever it has changed, at last in its final state. Raises `JobTimeout` after `timeout`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        clock = asyncio.get_running_loop().time
+        deadline = None if timeout is None else clock() + timeout
         seen: Job | None = None
         while True:
             job = await self.job(job_id)
@@ -178,7 +178,7 @@ class AsyncClient(AsyncSession):
                 seen = job
             if job.state in ENDED:
                 return
-            if deadline is not None and time.monotonic() + every > deadline:
+            if deadline is not None and clock() + every > deadline:
                 raise JobTimeout(f"job {job_id} is still {job.state} after {timeout:g} s; it runs on")
             await asyncio.sleep(every)
 

@@ -1,6 +1,5 @@
 """`Client`: the blocking client, on the standard library's HTTP alone."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -171,7 +170,7 @@ class Client(SyncSession):
 
     def wait_for_job(self, job_id: str, *, timeout: float | None = None, every: float = 0.5) -> Iterator[Job]:
         """Yield the job whenever it has changed, at last in its final state. Raises `JobTimeout` after `timeout`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self._clock() + timeout
         seen: Job | None = None
         while True:
             job = self.job(job_id)
@@ -180,9 +179,9 @@ class Client(SyncSession):
                 seen = job
             if job.state in ENDED:
                 return
-            if deadline is not None and time.monotonic() + every > deadline:
+            if deadline is not None and self._clock() + every > deadline:
                 raise JobTimeout(f"job {job_id} is still {job.state} after {timeout:g} s; it runs on")
-            time.sleep(every)
+            self._sleep(every)
 
     # ------------------------------------------------------------ models
     def models(self) -> list[Model]:

@@ -6,10 +6,14 @@ Data goes to stdout, everything else to stderr; the exit codes are an interface 
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from parvada import __version__
+
+if TYPE_CHECKING:
+    from parvada.cli.settings import Pace
 
 # name -> (module, attribute, help line): the help of the group must not import the modules.
 _COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -83,11 +87,11 @@ def group() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the process's exit code."""
+def main(arguments: list[str] | None = None, pace: "Pace | None" = None) -> int:
+    """Run one command, in the time of `pace`; returns the process's exit code."""
     from parvada.cli.exits import guarded
 
-    return guarded(lambda: group.main(args=arguments, prog_name="parvada", standalone_mode=False))
+    return guarded(lambda: group.main(args=arguments, prog_name="parvada", standalone_mode=False, obj=pace))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`status`, `cluster` and `events`: looking at the cluster, and mending it."""
 
-import time
 from collections import deque
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def status(settings: Settings, as_json: bool, watch: bool) -> None:
             render.print_json(cluster) if as_json else _print_status(cluster, client.stale_seconds)
             if not watch:
                 raise click.exceptions.Exit(verdict(cluster))
-            time.sleep(2)
+            settings.pace.sleep(2)
 
 
 def verdict(cluster: Cluster) -> int:

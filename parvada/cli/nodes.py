@@ -1,14 +1,11 @@
 """`nodes`: listing members, moving their work away and back, taking them out for good, handing the leadership over."""
 
-import time
-from collections.abc import Callable
-
 import click
 
 from parvada import errors
 from parvada.cli import render
 from parvada.cli.exits import RETRY, Failure
-from parvada.cli.settings import Settings, as_json_option, connected
+from parvada.cli.settings import Pace, Settings, as_json_option, connected
 from parvada.client import Client
 from parvada.schema import Cluster, Node
 
@@ -79,7 +76,7 @@ def drain(settings: Settings, node: str | None, wait: bool, timeout: float, as_j
     with settings.client() as client:
         found = _resolve(client, settings, node)
         client.drain(found.id)
-        found = _drained(client, found, timeout) if wait else _look(client, found)
+        found = _drained(client, found, timeout, settings.pace) if wait else _look(client, found)
     if as_json:
         render.print_json(found)
     else:
@@ -136,7 +133,7 @@ def leave(settings: Settings, node: str | None, yes: bool, timeout: float, as_js
         if not yes:
             click.confirm(f"{found.name} ({found.id[:12]}) leaves for good?", abort=True, err=True)
         client.drain(found.id)
-        _drained(client, found, timeout)
+        _drained(client, found, timeout, settings.pace)
         _remove(client, found, force=False)
     _say_left(found, as_json)
 
@@ -178,9 +175,9 @@ def _look(client: Client, node: Node) -> Node:
     raise Failure(f"{node.name} is no member any more")
 
 
-def _drained(client: Client, node: Node, timeout: float, clock: Callable[[], float] = time.monotonic) -> Node:
+def _drained(client: Client, node: Node, timeout: float, pace: Pace) -> Node:
     """The node once nothing is left to hand over; says how it gets on."""
-    deadline, said = clock() + timeout, ""
+    deadline, said = pace.clock() + timeout, ""
     while True:
         found = _look(client, node)
         if found.drain is None:
@@ -191,10 +188,10 @@ def _drained(client: Client, node: Node, timeout: float, clock: Callable[[], flo
         if left != said:
             click.echo(f"{node.name} drains: {left}", err=True)
             said = left
-        if clock() >= deadline:
+        if pace.clock() >= deadline:
             hint = "it goes on draining; run this again to wait on, or `parvada nodes undrain` to take it back"
             raise Failure(f"{node.name} has not drained in {timeout:g} s: {left}", hint, RETRY)
-        time.sleep(LOOK_SECONDS)
+        pace.sleep(LOOK_SECONDS)
 
 
 def _left(node: Node) -> str:

@@ -1,8 +1,5 @@
 """`cluster rotate-secret`: a new cluster secret for all nodes, while they go on."""
 
-import time
-from collections.abc import Callable
-
 import click
 
 from parvada import errors
@@ -84,11 +81,10 @@ def _ask(found: SecretRotation, yes: bool) -> None:
         click.confirm("Rotate the secret?", abort=True, err=True)
 
 
-def _finished(
-    settings: Settings, generation: int, timeout: float, clock: Callable[[], float] = time.monotonic
-) -> SecretRotation:
+def _finished(settings: Settings, generation: int, timeout: float) -> SecretRotation:
     """Once the generation after this one is settled; says how it gets on."""
-    deadline, said, begun = clock() + timeout, "", False
+    pace = settings.pace
+    deadline, said, begun = pace.clock() + timeout, "", False
     while True:
         found = _look(settings)
         if found is not None and found.phase == "settled":
@@ -101,10 +97,10 @@ def _finished(
         if line != said:
             click.echo(line, err=True)
             said = line
-        if clock() >= deadline:
+        if pace.clock() >= deadline:
             hint = "it goes on as soon as these nodes run; to go on without one: --without NODE"
             raise Failure(f"not finished in {timeout:g} s: {said}", hint, RETRY)
-        time.sleep(LOOK_SECONDS)
+        pace.sleep(LOOK_SECONDS)
 
 
 def _look(settings: Settings) -> SecretRotation | None:

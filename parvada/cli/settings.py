@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,13 @@ class _UpFile(msgspec.Struct):
     nodes: list[_UpNode]
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """The time in which commands wait: monotonic seconds, and how some of them pass."""
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Where to call and how to prove who calls. `data` is the data folder with the cluster secret, if known."""
 
@@ -38,13 +46,21 @@ class Settings(msgspec.Struct, frozen=True):
     token: str | None
     data: Path | None
     secret: Path | None
+    pace: Pace = Pace()
 
     def client(self, timeout: float = 30.0, patience: float | None = None) -> "Client":
         """A blocking client for these nodes."""
         from parvada.client import Client
 
         patience = PATIENCE_SECONDS if patience is None else patience
-        return Client(list(self.urls), self.token or self.derived_token, timeout=timeout, patience=patience)
+        return Client(
+            list(self.urls),
+            self.token or self.derived_token,
+            timeout=timeout,
+            patience=patience,
+            clock=self.pace.clock,
+            sleep=self.pace.sleep,
+        )
 
     def derived_token(self) -> str | None:
         """The admin token, from the cluster secret where that may be read; None elsewhere."""
@@ -63,6 +79,7 @@ def locate(
     urls: Sequence[str] = (),
     token_file: Path | None = None,
     data: Path | None = None,
+    pace: Pace | None = None,
 ) -> Settings:
     """Work out the settings. Raises ValueError for a URL that is none and OSError for a token file not there."""
     folder, stated = _data_folder(environment, here, data)
@@ -70,7 +87,7 @@ def locate(
     secret = _secret(environment, folder)
     if not known and not stated and not all(_is_loopback(url) for url in found):
         secret = None  # the admin token of a cluster on this machine is not for another machine's ears
-    return Settings(tuple(found), _token(environment, token_file), folder, secret)
+    return Settings(tuple(found), _token(environment, token_file), folder, secret, pace or Pace())
 
 
 def _data_folder(environment: Mapping[str, str], here: Path, flag: Path | None) -> tuple[Path | None, bool]:
@@ -136,7 +153,8 @@ def connected(command: F) -> F:
 
     @functools.wraps(command)
     def run(*args: Any, url: tuple[str, ...], token_file: Path | None, data: Path | None, **kwargs: Any) -> Any:
-        settings = locate(os.environ, Path.cwd(), urls=url, token_file=token_file, data=data)
+        pace = click.get_current_context().find_object(Pace)
+        settings = locate(os.environ, Path.cwd(), urls=url, token_file=token_file, data=data, pace=pace)
         return command(*args, settings=settings, **kwargs)
 
     options = (

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from parvada.cli.settings import locate
+from parvada._protocol import REST_SECONDS
+from parvada.cli.settings import PATIENCE_SECONDS, locate
 from tests.unit.parvada import canned
-from tests.unit.parvada.conftest import Run
+from tests.unit.parvada.conftest import Run, Waited
 from tests.unit.parvada.scripted import Answer, ScriptedNode, Seen, event_block, free_port, from_table, problem
 
 ROW = {
@@ -77,7 +79,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert shown.stdout.splitlines()[-1] == "[]"
     assert "leaderboard" in shown.stdout
-    assert min(_seconds("parvada", "--help") for _ in range(5)) < 0.15
+    # By turns, at their best: what is ours costs less than the library that it is made with.
+    pairs = [(_seconds("-m", "parvada", "--help"), _seconds("-c", "import click")) for _ in range(5)]
+    assert min(ours for ours, _ in pairs) < 2 * min(theirs for _, theirs in pairs), pairs
 
 
 def test_the_health_check_is_tiny(node: ScriptedNode) -> None:
@@ -99,12 +103,12 @@ def test_the_health_check_is_tiny(node: ScriptedNode) -> None:
     assert "joining" in failed.stderr
 
 
-def _seconds(module: str, *arguments: str) -> float:
-    """Of the processor: what a person waits for on a machine that does nothing else."""
-    before = os.times()
-    subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, check=True, timeout=30)
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+def _seconds(*arguments: str) -> float:
+    """Of the processor, for a Python process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True, timeout=30)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize(
@@ -130,20 +134,21 @@ def test_status_says_how_the_cluster_is_and_exits_so(
     assert said == ""
 
 
-def test_status_of_nobody_is_3_and_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parvada.cli.settings.PATIENCE_SECONDS", 0.0)
+def test_status_of_nobody_is_3_and_says_what_to_do(run: Run, waited: Waited) -> None:
     code, shown, said = run("status", "--url", f"http://127.0.0.1:{free_port()}")
     assert (code, shown) == (3, "")
     assert "no node answered" in said
     assert "parvada up" in said
+    assert waited.seconds == PATIENCE_SECONDS - REST_SECONDS, "no other try would have begun in time"
 
 
-def test_a_write_without_quorum_is_5(run: Run, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parvada.cli.settings.PATIENCE_SECONDS", 0.2)
+def test_a_write_without_quorum_is_5(run: Run, node: ScriptedNode, waited: Waited) -> None:
     node.script = lambda _: problem(503, "no_quorum", "1 of 3 voters is alive")
     code, shown, said = run("train", "iris", "--url", node.url)
     assert (code, shown) == (5, "")
     assert "1 of 3 voters is alive" in said
+    assert len(node.calls("POST", "/v1/jobs")) == PATIENCE_SECONDS // REST_SECONDS
+    assert waited.seconds < PATIENCE_SECONDS
 
 
 def test_training_prints_the_id_and_the_result_and_follows_on_stderr(run: Run, node: ScriptedNode) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from parvada.cli.nodes import LOOK_SECONDS
 from tests.unit.parvada import canned
-from tests.unit.parvada.conftest import Run
+from tests.unit.parvada.conftest import Run, Waited
 from tests.unit.parvada.scripted import Answer, ScriptedNode, Seen, from_table, problem
 
 THIRD = canned.NODE_IDS[2]
@@ -65,19 +66,24 @@ def test_draining_returns_at_once_and_says_how_to_undo_it(run: Run, node: Script
     assert changes(node) == [("POST", f"/v1/nodes/{THIRD}/drain")]
 
 
-def test_draining_can_be_waited_for(run: Run, node: ScriptedNode) -> None:
+def test_draining_can_be_waited_for(run: Run, node: ScriptedNode, waited: Waited) -> None:
     node.script = script(canned.cluster(), draining(2, leader=True), draining(0))
     code, shown, said = run("nodes", "drain", "node-3", "--wait", "--json", "--url", node.url)
     assert code == 0
     assert json.loads(shown)["drain"] == {"blobs": 0, "votes": True, "done": True}
     assert "node-3 drains: 2 blobs to copy to other nodes, the leadership to hand over" in said
+    assert waited.seconds == LOOK_SECONDS
 
 
-def test_a_node_that_does_not_get_drained_is_3_and_may_be_waited_for_again(run: Run, node: ScriptedNode) -> None:
+@pytest.mark.parametrize("timeout", [0, 20])
+def test_a_node_that_does_not_get_drained_is_3_and_may_be_waited_for_again(
+    run: Run, node: ScriptedNode, waited: Waited, timeout: int
+) -> None:
     node.script = script(canned.cluster(), draining(2))
-    code, _, said = run("nodes", "leave", "node-3", "--yes", "--timeout", "0", "--url", node.url)
-    assert code == 3
-    assert "has not drained in 0 s: 2 blobs to copy" in said
+    code, _, said = run("nodes", "leave", "node-3", "--yes", "--timeout", f"{timeout}", "--url", node.url)
+    assert (code, waited.seconds) == (3, timeout)
+    assert f"has not drained in {timeout} s: 2 blobs to copy" in said
+    assert said.count("node-3 drains: 2 blobs") == 1, "once, however often it looks"
     assert "it goes on draining" in said
     assert changes(node) == [("POST", f"/v1/nodes/{THIRD}/drain")], "it must not leave with what only it has"
 

@@ -11,7 +11,7 @@ import pytest
 from node.ring import Ring, RingStore
 from node.secret import admin_token, encode_join_token, load_secret
 from tests.unit.parvada.canned import NODE_IDS
-from tests.unit.parvada.conftest import Run
+from tests.unit.parvada.conftest import Run, Waited
 from tests.unit.parvada.scripted import Answer, Script, ScriptedNode, Seen, from_table
 
 PATH = "/v1/cluster/secret"
@@ -88,11 +88,14 @@ def test_a_node_can_be_left_out(run: Run, node: ScriptedNode) -> None:
     assert posts(node) == [("/excuse", b'{"node":"node-3"}')]
 
 
-def test_one_that_does_not_end_is_3_and_says_how_to_go_on(run: Run, node: ScriptedNode) -> None:
+@pytest.mark.parametrize("timeout", [0, 20])
+def test_one_that_does_not_end_is_3_and_says_how_to_go_on(
+    run: Run, node: ScriptedNode, waited: Waited, timeout: int
+) -> None:
     node.script = script(rotation("prepare", done="12"))
-    code, _, said = run("cluster", "rotate-secret", "--timeout", "0", "--url", node.url)
-    assert code == 3
-    assert "not finished in 0 s: prepare: every node gets the new secret" in said
+    code, _, said = run("cluster", "rotate-secret", "--timeout", f"{timeout}", "--url", node.url)
+    assert (code, waited.seconds) == (3, timeout)
+    assert f"not finished in {timeout} s: prepare: every node gets the new secret" in said
     assert "--without NODE" in said
 
 

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,38 @@ import pandas as pd
 import pytest
 
 from parvada import AsyncClient, Client, errors, job_spec
+from parvada._protocol import REST_SECONDS
+from tests.support.clock import Clock
 from tests.unit.parvada import canned
 from tests.unit.parvada.scripted import Answer, ScriptedNode, Seen, event_block, free_port, from_table, problem
 
 Use = Callable[[Any], Any]
 
 
-def sync_use(urls: list[str], use: str, *args: Any, token: Any = None, patience: float = 5.0, **kwargs: Any) -> Any:
-    with Client(urls, token, timeout=1.0, patience=patience) as client:
+def sync_use(
+    urls: list[str],
+    use: str,
+    *args: Any,
+    token: Any = None,
+    timeout: float = 20.0,
+    patience: float = 20.0,
+    **kwargs: Any,
+) -> Any:
+    with Client(urls, token, timeout=timeout, patience=patience) as client:
         return getattr(client, use)(*args, **kwargs)
 
 
-def async_use(urls: list[str], use: str, *args: Any, token: Any = None, patience: float = 5.0, **kwargs: Any) -> Any:
+def async_use(
+    urls: list[str],
+    use: str,
+    *args: Any,
+    token: Any = None,
+    timeout: float = 20.0,
+    patience: float = 20.0,
+    **kwargs: Any,
+) -> Any:
     async def run() -> Any:
-        async with AsyncClient(urls, token, timeout=1.0, patience=patience) as client:
+        async with AsyncClient(urls, token, timeout=timeout, patience=patience) as client:
             return await getattr(client, use)(*args, **kwargs)
 
     return asyncio.run(run())
@@ -65,7 +82,7 @@ def test_goes_to_the_next_node_when_one_is_dead(call: Callable[..., Any], node: 
 
 def test_goes_to_the_next_node_when_one_hangs(call: Callable[..., Any], node: ScriptedNode) -> None:
     with ScriptedNode(lambda _: Answer(stall=True)) as paused:
-        assert call([paused.url, node.url], "status").term == 7
+        assert call([paused.url, node.url], "status", timeout=0.1).term == 7
 
 
 def test_a_write_that_broke_in_mid_air_is_repeated_under_the_same_key(call: Callable[..., Any]) -> None:
@@ -106,11 +123,46 @@ def test_waits_out_an_election(call: Callable[..., Any]) -> None:
 
 
 def test_a_lost_quorum_is_told_within_the_patience(call: Callable[..., Any]) -> None:
-    with ScriptedNode(lambda _: problem(503, "no_quorum", "1 of 3 voters is alive")) as node:
-        begun = time.monotonic()
+    refusal = problem(503, "no_quorum", "1 of 3 voters is alive")
+    with ScriptedNode(lambda _: Answer(503, refusal.value, {"Retry-After": "0.05"})) as node:
         with pytest.raises(errors.NoQuorum, match="1 of 3 voters"):
-            call([node.url], "submit", job_spec("iris"), patience=0.5)
-        assert time.monotonic() - begun < 3
+            call([node.url], "submit", job_spec("iris"), patience=0.2)
+        assert 1 <= len(node.seen) <= 4, "each after the pause that the node asked for, and none after the patience"
+        node.seen.clear()
+        with pytest.raises(errors.NoQuorum, match="1 of 3 voters"):
+            call([node.url], "submit", job_spec("iris"), patience=0.05)
+        assert len(node.seen) == 1, "a pause as long as the patience is not waited for"
+
+
+def test_a_blocking_client_is_patient_in_its_own_time() -> None:
+    now = 0.0
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+
+    with ScriptedNode(lambda _: problem(503, "no_quorum")) as node:
+        with Client(node.url, patience=60.0, clock=lambda: now, sleep=sleep) as client:
+            with pytest.raises(errors.NoQuorum):
+                client.submit(job_spec("iris"))
+        assert len(node.seen) == 60 / REST_SECONDS
+    assert (now, set(pauses)) == (60 - REST_SECONDS, {0.0, REST_SECONDS})
+
+
+async def test_an_asynchronous_client_is_patient_in_the_time_of_its_loop(clock: Clock) -> None:
+    clock.hold()
+    with ScriptedNode(lambda _: problem(503, "no_quorum")) as node:
+        async with AsyncClient(node.url, patience=3.5) as client:
+            resting = client._route._resting
+            submitted = asyncio.create_task(client.submit(job_spec("iris")))
+            for _ in range(3):
+                await clock.until("its pause", lambda: resting.get(node.url, 0.0) > clock())
+                await clock.advance(REST_SECONDS)
+            with pytest.raises(errors.NoQuorum):
+                await submitted
+        assert len(node.seen) == 4
 
 
 def test_nobody_there(call: Callable[..., Any]) -> None:
@@ -266,7 +318,7 @@ async def test_events_go_on_at_another_node_without_gap_or_repeat() -> None:
         second.events = [event_block(1), b": keepalive\n\n", event_block(3), event_block(4)]
         async with AsyncClient([first.url, second.url], patience=5.0) as client:
             seen: list[int] = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 async for event in client.events():
                     seen.append(event.index)
                     if event.index == 3:
