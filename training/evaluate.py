@@ -56,6 +56,8 @@ def _classification(
     if proba is not None:
         table["log_loss"] = lambda: sk.log_loss(y, proba, labels=classes, sample_weight=weight)
     if task == "binary":
+        if len(classes) < 2:
+            return table  # fitted on rows of one class: nobody can say whether it is the positive one
         positive = classes[-1]
         table["f1"] = lambda: sk.f1_score(y, predicted, pos_label=positive, sample_weight=weight)
         scores = proba[:, -1] if proba is not None else None
@@ -64,7 +66,8 @@ def _classification(
         if scores is not None:
             truth = y == positive
             table["roc_auc"] = lambda: sk.roc_auc_score(truth, scores, sample_weight=weight)
-            table["average_precision"] = lambda: sk.average_precision_score(truth, scores, sample_weight=weight)
+            if truth.any():  # else scikit-learn gives 0 for a curve that there is not
+                table["average_precision"] = lambda: sk.average_precision_score(truth, scores, sample_weight=weight)
         return table
     table["f1_macro"] = lambda: sk.f1_score(y, predicted, average="macro", sample_weight=weight)
     if proba is not None:
