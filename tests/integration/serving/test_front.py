@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,7 @@ def test_predicts_by_alias_and_by_version(front: Fronts) -> None:
 def test_packed_bodies_are_taken_and_bombs_are_not(front: Fronts) -> None:
     packed = gzip.compress(json.dumps({"rows": [FLOWER] * 2000}).encode())
     gzipped = {"Content-Encoding": "gzip"}
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", front.port, timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)) as connection:
         connection.request("POST", "/v1/models/iris/predict", packed, headers=gzipped | {"Accept-Encoding": "gzip"})
         taken = connection.getresponse()
         assert (taken.status, taken.headers["content-encoding"]) == (200, "gzip")
@@ -275,7 +274,7 @@ def test_other_calls_reach_the_agent_byte_for_byte(front: Fronts) -> None:
 
 
 def test_chunked_uploads_and_head_pass(front: Fronts) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
     connection.request("PUT", "/v1/datasets/x", body=iter([b"a" * 70_000, b"b" * 70_000]), encode_chunked=True)
     assert json.loads(connection.getresponse().read())["bytes"] == 140_000
     connection.request("HEAD", "/v1/cluster")
@@ -387,11 +386,11 @@ def test_stopping_finishes_what_is_in_flight_and_cuts_endless_streams(make_node:
     process = node.start()
     node.wait_until_ready()
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", node.port, timeout=10)))
+        events = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", node.port, timeout=30)))
         events.request("GET", "/v1/events")
         stream = stack.enter_context(events.getresponse())
         assert stream.readline() == b"id: 1\n"
-        slow = stack.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=15))
+        slow = stack.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=30))
         body = json.dumps({"rows": [FLOWER]}).encode()
         head = f"POST /v1/models/iris/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         slow.sendall(head + body[:10])
@@ -403,9 +402,8 @@ def test_stopping_finishes_what_is_in_flight_and_cuts_endless_streams(make_node:
         answer.begin()
         assert json.loads(answer.read())["predictions"] == [0]
         assert answer.headers["connection"] == "close"
-        begun = time.monotonic()
         assert process.wait(30) == 0
-        assert time.monotonic() - begun < 5
+    assert "front.cut" not in (node.directory / "front0.log").read_text(), "nothing ran into its deadline"
 
 
 def _refused(port: int) -> bool:

@@ -42,6 +42,21 @@ class Halting(InlineExecutor):
         return await super().run(task)
 
 
+class Hasty(InlineExecutor):
+    """The fits of one candidate are stopped after half a second; `limits` holds what they were to have."""
+
+    def __init__(self, candidate: str) -> None:
+        super().__init__(workers=1)
+        self._candidate = candidate
+        self.limits: set[float] = set()
+
+    async def run(self, task: Task) -> object:
+        if f"/{self._candidate}/" in task.label:
+            self.limits.add(task.seconds)
+            task = msgspec.structs.replace(task, seconds=0.5)
+        return await super().run(task)
+
+
 def iris_csv() -> str:
     frame = load_iris(as_frame=True).frame
     frame["target"] = frame["target"].map({0: "setosa", 1: "versicolor", 2: "virginica"})
@@ -114,14 +129,15 @@ async def test_next_epoch_goes_on_where_the_last_one_stopped(tmp_path: Path) -> 
 
 
 async def test_failing_slow_and_hungry_candidates_do_not_hurt_the_others(tmp_path: Path) -> None:
-    async with one_node(tmp_path) as node, trainer(node, 1):
+    executor = Hasty("0.1")
+    async with one_node(tmp_path) as node, trainer(node, 1, executor):
         await node.add_dataset("iris", iris_csv())
         bad = CandidateSpec(estimator="KNeighborsClassifier", params={"n_neighbors": 1000})
         spec = JobSpec(
             datasets=["iris"],
             models=[bad, SLOW, "GaussianNB"],
             cv=CvSpec(folds=2),
-            limits=LimitSpec(fit_seconds=3.0),
+            limits=LimitSpec(fit_seconds=120.0),
             publish=PublishSpec(when="never"),
         )
         await node.submit(spec, "mixed")
@@ -131,7 +147,8 @@ async def test_failing_slow_and_hungry_candidates_do_not_hurt_the_others(tmp_pat
         assert wrong.state is CandidateState.FAILED
         assert "n_neighbors" in wrong.reason
         assert slow_one.state is CandidateState.FAILED
-        assert slow_one.reason == "fit took longer than 3 s"
+        assert slow_one.reason == "fit took longer than 0.5 s"
+        assert executor.limits == {120.0}
         assert job.units[0].best == good.id
         assert not node.log.state.models
 

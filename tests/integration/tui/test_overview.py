@@ -3,102 +3,16 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import DataTable
 
+from tests.integration.tui.watching import app_for, looks, node, screen_text, shown, table, until
+from tests.support.clock import Clock
 from tests.unit.parvada import canned
-from tests.unit.parvada.scripted import Answer, ScriptedNode, event_block, free_port, from_table, problem
-from tui.app import ParvadaApp, TopOptions
-
-STATS = {
-    "models": [{"model": "iris", "version": 3, "requests": 900, "rate": 48.2, "p50": 1.2, "p99": 4.7, "errors": 2}],
-    "nodes": [],
-}
-
-
-def table(**changes: Any) -> dict[str, Any]:
-    def jobs(seen: Any) -> Any:
-        return {"jobs": [canned.job("01kabc")] if seen.query["state"] == "running" else []}
-
-    return {
-        "GET /v1/cluster": canned.cluster(),
-        "GET /v1/jobs": jobs,
-        "GET /v1/stats": STATS,
-        "GET /v1/events": None,
-        **changes,
-    }
-
-
-def node(number: int = 1, port: int = 0, changes: Mapping[str, Any] | None = None) -> ScriptedNode:
-    made = ScriptedNode(from_table(table(**(changes or {}))), canned.NODE_IDS[number - 1], port)
-    made.events = [
-        event_block(5, "member.joined", canned.NODE_IDS[1]),
-        event_block(7, "model.published", "iris", version=3),
-    ]
-    return made
-
-
-def app_for(*urls: str, interval: float = 0.05, silence: float = 10.0) -> ParvadaApp:
-    """A node that is slow for once, on a busy machine, must not be taken for one that hangs."""
-    return ParvadaApp(TopOptions(urls=urls, interval=interval, silence=silence, patience=1.0))
-
-
-def screen_text(pilot: Pilot[Any]) -> str:
-    """All that a person sees, line by line."""
-    screen = pilot.app.screen
-    lines = screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in line) for line in lines)
-
-
-async def shown(pilot: Pilot[Any], *words: str, timeout: float = 20.0, gone: str | tuple[str, ...] = ()) -> str:
-    """Wait until all words are on the screen (and what is `gone` is not); returns the text."""
-    unwanted = (gone,) if isinstance(gone, str) else gone
-    deadline = time.monotonic() + timeout
-    while True:
-        text = screen_text(pilot)
-        if all(word in text for word in words) and not any(word in text for word in unwanted):
-            return text
-        assert time.monotonic() < deadline, f"waited for {words} without {gone!r}, saw\n{text}"
-        await pilot.pause(0.02)
-
-
-async def looks(pilot: Pilot[Any], right: Callable[[list[str]], None], timeout: float = 20.0) -> None:
-    """Wait until `right`, given the lines of the screen, asserts nothing against them.
-
-    What changes the number of lines of a pane is drawn into the old size first, and laid out a moment later: one look
-    may see half of it.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        text = screen_text(pilot)
-        try:
-            return right(text.splitlines())
-        except AssertionError as error:
-            if time.monotonic() >= deadline:
-                raise AssertionError(f"{error}, saw\n{text}") from error
-        await pilot.pause(0.02)
-
-
-async def until(what: str, condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        await asyncio.sleep(0.01)
-
-
-async def settled(count: Callable[[], int], still: float = 0.4) -> int:
-    """The count once it has not moved for a while: what was under way when the picture was held has come."""
-    since, seen = time.monotonic(), count()
-    while time.monotonic() - since < still:
-        await asyncio.sleep(0.01)
-        if count() != seen:
-            since, seen = time.monotonic(), count()
-    return seen
+from tests.unit.parvada.scripted import Answer, Seen, event_block, free_port, from_table, problem
 
 
 @pytest.mark.parametrize("size", [(120, 35), (80, 24), (60, 20)])
@@ -160,21 +74,26 @@ async def test_moves_to_another_node_by_itself_and_says_so() -> None:
             await shown(pilot, "● node-1 ")
             await until("the event stream", lambda: bool(first.calls("GET", "/v1/events")))
             second.events.append(event_block(9, "epoch.begun", "3"))
-            begun = time.monotonic()
             await asyncio.to_thread(first.stop)
+            # At once: a silent node would be given up after an hour.
             await shown(pilot, "● node-2 (switched ", "Ray epoch begun")
-            assert time.monotonic() - begun < 10, "long before a silent node would be given up"
             assert screen_text(pilot).count("model published") == 1, "events are neither lost nor shown twice"
 
 
-async def test_a_hanging_node_is_left_too() -> None:
+async def test_a_hanging_node_is_left_too(clock: Clock) -> None:
     with node(1) as first, node(2) as second:
-        async with app_for(first.url, second.url, silence=1.0).run_test(size=(100, 30)) as pilot:
-            text = await shown(pilot, "● node-")
-            # The first, unless that took it more than a second.
-            hangs, other = (first, "node-2") if "● node-1 " in text else (second, "node-1")
-            hangs.script = lambda _: Answer(stall=True)
-            await shown(pilot, f"● {other} (switched ")
+        async with app_for(first.url, second.url).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "● node-1 ")
+            stalled: list[Seen] = []
+
+            def stall(seen: Seen) -> Answer:
+                stalled.append(seen)
+                return Answer(stall=True)
+
+            first.script = stall
+            await until("a call that nobody answers", lambda: bool(stalled))
+            await clock.jump(3600.0)
+            await shown(pilot, "● node-2 (switched ")
 
 
 async def test_finds_nodes_that_nobody_configured() -> None:
@@ -227,23 +146,31 @@ async def test_a_refused_stream_of_events_is_told_in_its_pane_and_the_rest_works
             await shown(pilot, "this token may not read events", "● alive")
 
 
-async def test_pause_holds_the_picture_and_space_takes_one_look() -> None:
+async def test_pause_holds_the_picture_and_space_takes_one_look(clock: Clock) -> None:
     with node() as first:
-        async with app_for(first.url).run_test(size=(100, 30)) as pilot:
-            await shown(pilot, "● alive")
+
+        def asked() -> int:
+            return len(first.calls("GET", "/v1/cluster"))
+
+        async with app_for(first.url, interval=20.0).run_test(size=(100, 30)) as pilot:
+            await shown(pilot, "● alive", "term 7")
+            await clock.jump(20.0)
+            await until("the next look", lambda: asked() == 2)
             await pilot.press("p")
             await shown(pilot, "paused")
-            asked = await settled(lambda: len(first.calls("GET", "/v1/cluster")))
             first.script = from_table(table(**{"GET /v1/cluster": canned.cluster(term=8)}))
-            await pilot.pause(0.3)
-            assert len(first.calls("GET", "/v1/cluster")) == asked
+            for _ in range(3):
+                await clock.jump(20.0)
             assert "term 7" in screen_text(pilot)
             await pilot.press("space")
             await shown(pilot, "term 8", "paused")
-            assert len(first.calls("GET", "/v1/cluster")) == asked + 1
+            assert asked() == 3, "this look only, since the pause"
             await pilot.press("p")
             await shown(pilot, "term 8", gone="paused")
-            await until("polls to go on", lambda: len(first.calls("GET", "/v1/cluster")) > asked + 2)
+            await until("a look at once", lambda: asked() == 4)
+            while asked() < 6:  # and others, each after its pause
+                await clock.jump(20.0)
+                await asyncio.sleep(0.01)
 
 
 async def test_the_cursor_stays_on_its_node_through_refreshes_and_new_nodes() -> None:
@@ -291,18 +218,27 @@ async def test_every_kind_of_theme_can_be_chosen(theme: str) -> None:
         async with app_for(first.url).run_test(size=(80, 24)) as pilot:
             await shown(pilot, "● alive")
             pilot.app.theme = theme
-            await pilot.pause(0.2)
+            await pilot.pause()
             await shown(pilot, "● alive", "0.973 RandomForest")
 
 
+def plain_loop() -> float:
+    """Processor seconds that this machine takes for 200,000 steps of a plain loop: some ten milliseconds."""
+    begun, total = time.thread_time(), 0
+    for step in range(200_000):
+        total += step * step % 7
+    return time.thread_time() - begun
+
+
 async def test_ten_nodes_cost_next_to_nothing() -> None:
-    """At the default pace of two seconds, a refresh and the ticks of two seconds take under 5 % of a core."""
+    """At the default pace of two seconds, a refresh and the ticks of two seconds take some percent of a core: as much
+    as a few short loops, by turns in the same run."""
     members = [canned.node(1, id=f"{k:032}", name=f"node-{k}") for k in range(1, 11)]
     with node(changes={"GET /v1/cluster": canned.cluster(*members)}) as first:
         async with app_for(first.url, interval=2.0).run_test(size=(120, 35)) as pilot:
             await shown(pilot, "node-10", "model published")
             screen = pilot.app.screen
-            costs = []
+            costs, loops = [], []
             for _ in range(15):
                 begun = time.thread_time()
                 asked = len(first.calls("GET", "/v1/stats"))
@@ -312,4 +248,5 @@ async def test_ten_nodes_cost_next_to_nothing() -> None:
                 screen._each_second()  # type: ignore[attr-defined]
                 await pilot.pause()
                 costs.append(time.thread_time() - begun)
-            assert statistics.median(costs) < 0.1, costs
+                loops.append(plain_loop())
+            assert statistics.median(costs) < 7 * statistics.median(loops), "2.5 is usual"
