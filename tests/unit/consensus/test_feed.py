@@ -45,7 +45,7 @@ async def test_a_waiting_reader_is_woken() -> None:
     waiting = asyncio.create_task(anext(reader))
     await asyncio.sleep(0)
     feed.publish(batch(1))
-    assert (await asyncio.wait_for(waiting, 1)).state.index == 1
+    assert (await asyncio.wait_for(waiting, 20)).state.index == 1
 
 
 async def test_closing_ends_the_readers_after_what_is_queued() -> None:

@@ -33,7 +33,7 @@ async def test_what_was_applied_before_the_start_is_not_announced_again() -> Non
     delivery.begin(asyncio.get_running_loop())
     reader = delivery.feed.subscribe()
     delivery.turned(*applied(6))
-    items = [await asyncio.wait_for(anext(reader), 1) for _ in range(2)]
+    items = [await asyncio.wait_for(anext(reader), 20) for _ in range(2)]
     assert [(type(item), item.state.index) for item in items] == [(Resync, 5), (Batch, 6)]
 
 
@@ -60,7 +60,7 @@ async def test_a_snapshot_reaches_readers_as_a_resync() -> None:
     reader = delivery.feed.subscribe()
     await anext(reader)
     delivery.turned(*applied(90, restored=True))
-    item = await asyncio.wait_for(anext(reader), 1)
+    item = await asyncio.wait_for(anext(reader), 20)
     assert (type(item), item.state.index) == (Resync, 90)
 
 

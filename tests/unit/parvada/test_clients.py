@@ -316,7 +316,7 @@ async def test_events_go_on_at_another_node_without_gap_or_repeat() -> None:
     with ScriptedNode(table, "n1") as first, ScriptedNode(table, "n2") as second:
         first.events = [event_block(1), b": keepalive\n\n", event_block(3)]
         second.events = [event_block(1), b": keepalive\n\n", event_block(3), event_block(4)]
-        async with AsyncClient([first.url, second.url], patience=5.0) as client:
+        async with AsyncClient([first.url, second.url], patience=30.0) as client:
             seen: list[int] = []
             async with asyncio.timeout(30):
                 async for event in client.events():

@@ -17,6 +17,7 @@ from serving.payload import JsonCodec
 from serving.predictor import Call, Predictor, PredictorLimits
 from serving.stats import Recorder
 from serving.view import VersionView
+from tests.support.clock import Clock
 from tests.unit.serving.builders import IRIS_INPUTS, model_of, version_of, view_of
 
 BODY = json.dumps({"rows": [dict.fromkeys((field.name for field in IRIS_INPUTS), 1.5)] * 2}).encode()
@@ -35,7 +36,7 @@ class GatedEngine:
 
     def run(self, frame: Any, outputs: Sequence[str]) -> dict[str, Any]:
         self.entered.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.runs += 1
         return {"predict": frame.sum(axis=1).to_numpy()}
 
@@ -59,13 +60,13 @@ class Bench:
 
     async def entered(self) -> None:
         """Until a thread is inside the engine."""
-        assert await asyncio.to_thread(self.engine.entered.acquire, timeout=10)
+        assert await asyncio.to_thread(self.engine.entered.acquire, timeout=60)
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     with ThreadPoolExecutor(1) as pool:
-        made = Bench(pool, PredictorLimits(threads=1, waiting=2, seconds=5))
+        made = Bench(pool, PredictorLimits(threads=1, waiting=2))
         yield made
         made.engine.gate.set()
         made.predictor.close()
@@ -119,10 +120,12 @@ async def test_a_client_that_leaves_in_mid_computation_keeps_its_place_until_it_
     assert bench.engine.runs == 2
 
 
-async def test_a_wait_has_a_deadline() -> None:
-    with ThreadPoolExecutor(1) as pool:
-        bench = Bench(pool, PredictorLimits(threads=1, waiting=2, seconds=0.05))
-        with pytest.raises(NotReady, match="No answer"):
-            await bench.ask()
-        bench.engine.gate.set()
-        bench.predictor.close()
+async def test_a_wait_has_a_deadline(bench: Bench, clock: Clock) -> None:
+    asked = bench.ask()
+    await bench.entered()
+    clock.hold()
+    await clock.advance(59.0)
+    assert not asked.done()
+    await clock.advance(1.0)
+    with pytest.raises(NotReady, match="No answer within 60 s"):
+        await asked
