@@ -129,7 +129,9 @@ def _mean(values: Iterable[float]) -> float | None:
     try:
         return math.fsum(found) / len(found)
     except OverflowError:
-        return math.fsum(value / len(found) for value in found)
+        scale = 2.0 ** len(found).bit_length()  # exact both ways, and their sum stays a number
+        mean = math.fsum(value / scale for value in found) / len(found) * scale
+        return max(min(found), min(max(found), mean))  # rounding may have left the range, or that of numbers
 
 
 def _scores(scores: Json) -> dict[str, float | None]:

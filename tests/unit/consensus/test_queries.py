@@ -1,10 +1,11 @@
 """Questions about a state, and the figures of a job's progress and standings."""
 
 import math
+import sys
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from immutables import Map
 from msgspec.structs import replace
 
@@ -176,7 +177,12 @@ def test_scores_that_are_no_numbers_are_left_out() -> None:
     assert fold_scores(replace(candidate(1), folds=Map({0: broken})), "m") == ()
 
 
+LARGEST = sys.float_info.max
+
+
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6), st.booleans())
+@example([LARGEST] * 3, False)
+@example([-LARGEST] * 5, True)
 def test_no_scores_break_the_standings(scores: list[float], greater: bool) -> None:
     (row,) = standings([candidate(1, *scores)], "m", greater_is_better=greater)
     assert row.mean is not None
@@ -184,6 +190,12 @@ def test_no_scores_break_the_standings(scores: list[float], greater: bool) -> No
     assert min(scores) <= row.mean <= max(scores) or row.mean == pytest.approx(scores[0])
     assert row.std is not None
     assert row.std >= 0
+
+
+@given(st.permutations([LARGEST, LARGEST, -LARGEST, 3.0, -1e300]))
+def test_the_mean_does_not_depend_on_the_order_even_where_a_sum_overflows_in_some(scores: list[float]) -> None:
+    (row,) = standings([candidate(1, *scores)], "m", greater_is_better=True)
+    assert row.mean == (LARGEST - 1e300) / 5
 
 
 @given(st.permutations([candidate(number, number % 3, number % 2) for number in range(12)]))
