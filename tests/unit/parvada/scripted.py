@@ -87,6 +87,7 @@ class ScriptedNode:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(_let_go())
         finally:
             self._loop.close()
 
@@ -98,9 +99,12 @@ class ScriptedNode:
         await runner.setup()
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
-        await web.SockSite(runner, listener).start()
+        site = web.SockSite(runner, listener)
+        await site.start()
         self._ready.set()
         await self._stopping.wait()
+        await site.stop()
+        await _turns()  # what was being accepted is a connection now, and is closed with the others
         await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -131,6 +135,20 @@ class ScriptedNode:
                 await response.write(block)
         await self._stopping.wait()
         return response
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def _let_go() -> None:
+    """End what is left in the loop: a socket of which nobody hears any more would be a warning, and so a failure."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    await _turns()
 
 
 def event_block(index: int, kind: str = "job.submitted", subject: str = "j1", **detail: Any) -> bytes:
