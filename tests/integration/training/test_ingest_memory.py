@@ -11,6 +11,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+pytestmark = pytest.mark.timeout(240)
+
 BOUNDED = """
 import sys
 from training.ingest_worker import ingest

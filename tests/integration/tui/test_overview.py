@@ -14,6 +14,8 @@ from tests.support.clock import Clock
 from tests.unit.parvada import canned
 from tests.unit.parvada.scripted import Answer, Seen, event_block, free_port, from_table, problem
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.mark.parametrize("size", [(120, 35), (80, 24), (60, 20)])
 async def test_shows_the_cluster_at_a_glance_at_every_size(size: tuple[int, int]) -> None:

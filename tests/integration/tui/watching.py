@@ -51,7 +51,7 @@ def screen_text(pilot: Pilot[Any]) -> str:
     return "\n".join("".join(segment.text for segment in line) for line in lines)
 
 
-async def shown(pilot: Pilot[Any], *words: str, timeout: float = 20.0, gone: str | tuple[str, ...] = ()) -> str:
+async def shown(pilot: Pilot[Any], *words: str, timeout: float = 60.0, gone: str | tuple[str, ...] = ()) -> str:
     """Wait until all words are on the screen (and what is `gone` is not); returns the text."""
     unwanted = (gone,) if isinstance(gone, str) else gone
     deadline = time.monotonic() + timeout
@@ -63,7 +63,7 @@ async def shown(pilot: Pilot[Any], *words: str, timeout: float = 20.0, gone: str
         await pilot.pause(0.02)
 
 
-async def looks(pilot: Pilot[Any], right: Callable[[list[str]], None], timeout: float = 20.0) -> None:
+async def looks(pilot: Pilot[Any], right: Callable[[list[str]], None], timeout: float = 60.0) -> None:
     """Wait until `right`, given the lines of the screen, asserts nothing against them.
 
     What changes the number of lines of a pane is drawn into the old size first, and laid out a moment later: one look
@@ -80,7 +80,7 @@ async def looks(pilot: Pilot[Any], right: Callable[[list[str]], None], timeout: 
         await pilot.pause(0.02)
 
 
-async def until(what: str, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+async def until(what: str, condition: Callable[[], bool], timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
