@@ -51,7 +51,7 @@ async def drain(reader: asyncio.StreamReader) -> bytes:
 
 async def taken(callee: Node, clock: Clock) -> None:
     """Its server has the connection: the handshake is behind it."""
-    await clock.until("the connection", lambda: callee.api._runner.server.connections)  # type: ignore[union-attr]
+    await clock.outside("the connection", lambda: callee.api._runner.server.connections)  # type: ignore[union-attr]
 
 
 async def is_well(caller: Node, callee: Node) -> None:
@@ -90,7 +90,7 @@ async def test_bad_requests_are_refused_and_the_connection_ends(nodes: list[Node
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(drained), 0.1)
         await clock.advance(STALL_SECONDS)
-        await clock.until("the answer", lambda: drained.done() or callee.api._calls == 0)
+        await clock.outside("the answer", lambda: drained.done() or callee.api._calls == 0)
         await clock.advance(LINGER_SECONDS)
         answer = await drained
         assert answer == b"" or answer.split()[1] in (b"400", b"408"), answer[:200]
@@ -187,10 +187,10 @@ async def test_a_small_body_that_does_not_come_ends_the_call(nodes: list[Node], 
     callee, caller = nodes
     async with connected(caller, callee) as (reader, writer):
         writer.write(JOIN + b"Content-Length: 500\r\n\r\n{")
-        await clock.until("the call", lambda: callee.api._calls == 1)
+        await clock.outside("the call", lambda: callee.api._calls == 1)
         await clock.advance(STALL_SECONDS)
         assert b" 408 " in await reader.readline()
-    await clock.until("its end", lambda: callee.api._calls == 0)
+    await clock.outside("its end", lambda: callee.api._calls == 0)
 
 
 async def test_strangers_that_never_shake_hands_are_closed(nodes: list[Node], clock: Clock) -> None:
@@ -201,11 +201,11 @@ async def test_strangers_that_never_shake_hands_are_closed(nodes: list[Node], cl
     strangers = [await asyncio.open_connection("127.0.0.1", callee.port) for _ in range(count)]
     try:
         # Those beyond the bound at once, the others by the handshake's own deadline.
-        await clock.until("eight ends", lambda: sum(reader.at_eof() for reader, _ in strangers) == 8)
+        await clock.outside("eight ends", lambda: sum(reader.at_eof() for reader, _ in strangers) == 8)
         await clock.advance(peer_port.LIMITS.seconds + 0.1)
-        await clock.until("all ends", lambda: all(reader.at_eof() or reader.exception() for reader, _ in strangers))
+        await clock.outside("all ends", lambda: all(reader.at_eof() or reader.exception() for reader, _ in strangers))
     finally:
         for _, writer in strangers:
             writer.transport.abort()
-    await clock.until("the room", lambda: not callee.api._port._acceptor._handshakes)  # type: ignore[union-attr]
+    await clock.outside("the room", lambda: not callee.api._port._acceptor._handshakes)  # type: ignore[union-attr]
     await is_well(caller, callee)

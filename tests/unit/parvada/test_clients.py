@@ -158,7 +158,7 @@ async def test_an_asynchronous_client_is_patient_in_the_time_of_its_loop(clock: 
             resting = client._route._resting
             submitted = asyncio.create_task(client.submit(job_spec("iris")))
             for _ in range(3):
-                await clock.until("its pause", lambda: resting.get(node.url, 0.0) > clock())
+                await clock.outside("its pause", lambda: resting.get(node.url, 0.0) > clock())
                 await clock.advance(REST_SECONDS)
             with pytest.raises(errors.NoQuorum):
                 await submitted
