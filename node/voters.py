@@ -82,13 +82,13 @@ def next_change(view: View, limits: Limits) -> Change | None:
 
 
 def _mark(view: View, limits: Limits) -> Mark | None:
-    """That a member drains is the operator's word: it outlasts the node's absence, and its share has moved anyway."""
+    """One that has been gone for long is away. That it is back, it says itself (`node.registration`): one that stops is
+    connected for a while after it was let go, and a new leader would take it for one that came. That a member drains
+    is the operator's word: it outlasts the node's absence, and its share has moved anyway."""
     for node, seen in sorted(view.members.items()):
         gone = not seen.connected and seen.unseen_for >= limits.away_after and node != view.me
         if gone and seen.status is MemberStatus.ACTIVE:
             return Mark(node, MemberStatus.AWAY)
-        if seen.connected and seen.status is MemberStatus.AWAY and node not in view.going:
-            return Mark(node, MemberStatus.ACTIVE)
     return None
 
 

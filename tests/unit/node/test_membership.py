@@ -24,9 +24,14 @@ async def founded(*voters: NodeId, learners: tuple[NodeId, ...] = ()) -> MemoryN
     network = MemoryNetwork(voters, learners)
     network.elect(A)
     for node in (*voters, *learners):
-        member = Member(node, f"node-{node[0]}", ("127.0.0.1",), 1, 2, 3, 2, "1", 0.0)
-        await network.logs[A].propose(JoinMember(member), actor="test")
+        await registers(network, node)
     return network
+
+
+async def registers(network: MemoryNetwork, node: NodeId) -> None:
+    """As `node.registration` does when the log does not say that it is here."""
+    member = Member(node, f"node-{node[0]}", ("127.0.0.1",), 1, 2, 3, 2, "1", 0.0)
+    await network.logs[node].propose(JoinMember(member), actor="test")
 
 
 @contextlib.asynccontextmanager
@@ -75,10 +80,22 @@ async def test_a_node_that_has_been_started_again_stays(clock: Clock) -> None:
             network.kill(node)
             await clock.until(lambda gone=node: gone in managers[A]._stopped)  # type: ignore[misc]
             network.revive(node)
-            await clock.until(
-                lambda: {each.status for each in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
-            )
+            await registers(network, node)
+            await clock.until(lambda: not managers[A]._notices)
+            await clock.advance(LIMITS.away_after)
+            assert {member.status for member in network.logs[A].state.members.values()} == {MemberStatus.ACTIVE}
             assert set(network.voters) == {A, B, C}
+
+
+async def test_a_node_that_was_let_go_is_not_taken_for_one_that_came(clock: Clock) -> None:
+    """It is still connected while it stops, and a new leader has not heard that it does."""
+    async with managed(clock, A, B, C) as (network, managers):
+        assert await clock.run(managers[A].stopping(C, 10))
+        network.elect(B)
+        await clock.advance(NOTICE_SECONDS)
+        assert network.logs[B].state.members[C].status is MemberStatus.AWAY
+        await registers(network, C)
+        assert network.logs[B].state.members[C].status is MemberStatus.ACTIVE
 
 
 async def test_a_stopping_leader_hands_over_and_is_then_let_go_by_the_next(clock: Clock) -> None:
@@ -126,6 +143,7 @@ async def test_a_node_that_vanishes_is_away_and_comes_back(clock: Clock) -> None
         await clock.until(lambda: network.logs[A].state.members[C].status is MemberStatus.AWAY)
         assert set(network.voters) == {A, B, C}, "three voters are kept for its return"
         network.revive(C)
+        await registers(network, C)
         await clock.until(lambda: network.logs[A].state.members[C].status is MemberStatus.ACTIVE)
 
 
