@@ -15,7 +15,7 @@ from tests.support.data import iris_csv
 from tests.support.flock import Flock, LocalNode, running
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240), pytest.mark.random_order(disabled=True)]
 
 ESTABLISHED = "01"
 

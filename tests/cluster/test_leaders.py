@@ -13,7 +13,7 @@ from tests.support.flock import Flock, LocalNode, running
 from tests.support.nodes import comparable
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.random_order(disabled=True)]
 
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 QUICK = ["LogisticRegression", "DecisionTreeClassifier", "GaussianNB", "RandomForestClassifier"]

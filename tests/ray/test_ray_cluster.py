@@ -24,7 +24,12 @@ from training.errors import TaskFailed, WorkerLost
 from training.ports import Task
 from training.ray_cluster import RayCluster, RaySettings, RayStartError
 
-pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(120),
+    pytest.mark.random_order(disabled=True),
+]
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ["127.0.0.1"]
