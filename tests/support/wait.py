@@ -1,7 +1,7 @@
-"""Waiting for a condition with a deadline: the only wait that tests use; and times that a busy machine cannot spoil."""
+"""Waiting for a condition with a deadline: the only wait of tests that run in real time."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,15 +26,3 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0, ev
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:.0f} s for {what}; last seen: {seen!r}")
         time.sleep(every)
-
-
-async def soonest(bound: float, attempt: Callable[[], Awaitable[float]], attempts: int = 3) -> None:
-    """One of a few attempts must take less than `bound` seconds: a busy machine delays some, wrong code delays all.
-
-    Raises:
-        AssertionError: gives the time that each attempt took.
-    """
-    taken: list[float] = []
-    while not taken or taken[-1] >= bound:
-        assert len(taken) < attempts, f"never within {bound} s: {taken}"
-        taken.append(await attempt())
