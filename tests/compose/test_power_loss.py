@@ -9,7 +9,7 @@ from tests.chaos.containers import Containers
 from tests.chaos.ledger import table
 from tests.chaos.run import Setting, run
 from tests.chaos.work import prepare
-from tests.compose.conftest import Started
+from tests.compose.conftest import QUICK, Started
 from tests.support.compose import Compose
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
@@ -19,7 +19,7 @@ CUTS = 1
 
 @pytest.fixture
 def flock(project: Started) -> Iterator[Compose]:
-    with project("parvadapower") as started:
+    with project("parvadapower", **QUICK) as started:
         yield started
 
 
