@@ -86,10 +86,11 @@ class Supervisor:
             output = await asyncio.to_thread(open_log, self.log_path(name))
         except OSError as error:
             raise ChildError(f"cannot start {name}: its log {self.log_path(name)}: {error}") from error
+        self._watchdog.prepare()
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                env={**os.environ, **env},
+                env={**os.environ, **env, **self._watchdog.mark},
                 stdin=asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if pipes else output,
                 stderr=output,

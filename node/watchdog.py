@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +16,22 @@ SCRIPT = Path(deathwatch.__file__)
 
 
 class Watchdog:
-    """Registers sessions; starts the watching process with the first one, and anew when it is found dead."""
+    """Registers sessions; starts the watching process before the first one, and anew when it is found dead. What
+    carries `mark` in its environment is found, too, so that nothing is missed of which it was not told in time."""
 
     def __init__(self) -> None:
+        self.mark = {deathwatch.MARK: secrets.token_hex(16)}
         self._process: subprocess.Popen[bytes] | None = None
         self._sessions: dict[int, int] = {}
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    def prepare(self) -> None:
+        """Before a process is started with the mark."""
+        if self._process is None:
+            self._restart()
 
     def add(self, sid: int) -> None:
         """From here on the session of this pid does not outlive the agent."""
@@ -62,13 +71,15 @@ class Watchdog:
             self._process.stdin.close()
             self._process.poll()
         # -I -S: no site-packages, nothing of the environment. A session of its own: no Ctrl-C, no killpg reaches it.
+        # Nor has it the mark of whoever started this process: it must not end before it has ended its own.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SCRIPT)],
+            [sys.executable, "-I", "-S", str(SCRIPT), self.mark[deathwatch.MARK]],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != deathwatch.MARK},
         )
         for sid, started in self._sessions.items():
             self._write(self._process, f"+{sid} {started}")

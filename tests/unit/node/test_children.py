@@ -25,11 +25,17 @@ os.rename(sys.argv[1] + ".tmp", sys.argv[1])
 time.sleep(600)
 """
 
+SLOW_AGENT = """
+import time
+from node.watchdog import Watchdog
+Watchdog.add = lambda self, sid: time.sleep(600)
+"""
+"""Found by a machine so busy that the agent was killed before it had said what it had started."""
+
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from node.children import BACKOFF_FIRST, BACKOFF_MOST, GRACE_SECONDS, Supervisor
-from tests.support.clock import Clock
+from node.children import Supervisor
 
 async def main():
     supervisor = Supervisor(Path(sys.argv[1]), lambda name, error: None)
@@ -38,6 +44,20 @@ async def main():
 
 asyncio.run(main())
 """
+
+OUTER = f"""
+import asyncio, sys
+from pathlib import Path
+from node.children import Supervisor
+
+async def main():
+    supervisor = Supervisor(Path(sys.argv[1]), lambda name, error: None)
+    supervisor.spawn([sys.executable, "-c", {AGENT!r}, sys.argv[1] + "2", *sys.argv[2:]], {{}}, "agent")
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+"""As `parvada up`: what it starts has children of its own."""
 
 
 def family(path: Path) -> tuple[int, int]:
@@ -55,9 +75,10 @@ async def supervisor(tmp_path: Path) -> AsyncIterator[Supervisor]:
     assert failures == []
 
 
-def test_a_killed_agent_takes_children_and_grandchildren_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("agent_program", [AGENT, SLOW_AGENT + AGENT, OUTER], ids=["told", "not yet told", "two deep"])
+def test_a_killed_agent_takes_children_and_grandchildren_along(tmp_path: Path, agent_program: str) -> None:
     pids = tmp_path / "pids"
-    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "logs"), FAMILY, str(pids)])
+    agent = subprocess.Popen([sys.executable, "-c", agent_program, str(tmp_path / "logs"), FAMILY, str(pids)])
     child, grandchild = family(pids)
     assert alive(child)
     assert alive(grandchild)
