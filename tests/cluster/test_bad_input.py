@@ -10,6 +10,7 @@ import pytest
 from tests.support.data import iris_csv
 from tests.support.flock import Flock
 from tests.support.http import request
+from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -125,9 +126,18 @@ def goods(flock: Flock) -> Flock:
 
 
 def everything(flock: Flock) -> list[Any]:
-    """What a client can see of the registry."""
+    """What a client can see of the registry, once every copy is where it belongs: holders come by themselves."""
+    wait_for("all copies", lambda: all(len(held) == len(flock.nodes) for held in holders(flock)))
     paths = ("/v1/datasets", "/v1/jobs", "/v1/models", "/v1/models/goods/versions", "/v1/tokens")
     return [flock.ask(flock.nodes[1], "GET", f"{path}?consistency=linearizable").body for path in paths]
+
+
+def holders(flock: Flock) -> list[list[str]]:
+    """Of each part of each dataset, and of each model."""
+    datasets = flock.read(flock.nodes[1], "/v1/datasets?consistency=linearizable")["datasets"]
+    versions = flock.read(flock.nodes[1], "/v1/models/goods/versions?consistency=linearizable")["versions"]
+    parts = [held for dataset in datasets for held in dataset["holders"].values()]
+    return parts + [version["holders"] for version in versions]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
