@@ -61,7 +61,7 @@ async def test_a_flipped_byte_anywhere_is_found_and_nothing_else_is_touched(
     store: BlobStore, clock: Clock, size: int
 ) -> None:
     content = os.urandom(size)
-    bad, sound = await keep(store, content), [await keep(store, b"%d" % number) for number in range(5)]
+    bad, sound = await keep(store, content), [await keep(store, b"sound %d" % number) for number in range(5)]
     empty = await keep(store, b"")
     assert await store.verify(bad), "it was fine once, and `verify` remembers that"
     rot(store.path(bad), size - 1)

@@ -148,6 +148,10 @@ async def _let_go() -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+    # One whose client does not read any more would wait for it for ever to close.
+    open_ones: Mapping[int, asyncio.WriteTransport] = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+    for transport in list(open_ones.values()):
+        transport.abort()
     await _turns()
 
 
