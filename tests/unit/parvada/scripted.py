@@ -148,7 +148,11 @@ async def _let_go() -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
-    # One whose client does not read any more would wait for it for ever to close.
+    await break_off()
+
+
+async def break_off() -> None:
+    """Every connection of this loop: one whose other end does not read any more would wait for ever to close."""
     open_ones: Mapping[int, asyncio.WriteTransport] = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
     for transport in list(open_ones.values()):
         transport.abort()
