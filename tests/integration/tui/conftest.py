@@ -8,13 +8,17 @@ import pytest_asyncio
 
 from tests.unit.parvada.scripted import break_off
 
+UNCLOSED = (
+    "ignore:Exception ignored in. <(function _SelectorTransport|socket.socket):pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A connection that is made while app and node both end may outlive its loop. That is found when it is collected,
     in any test, and is nothing that a person could see: the process has ended by then."""
     for item in items:
         if "/integration/tui/" in item.path.as_posix():
-            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+            item.add_marker(pytest.mark.filterwarnings(UNCLOSED))
 
 
 @pytest_asyncio.fixture(autouse=True)
