@@ -56,6 +56,7 @@ class MemoryNetwork:
         self.initial = initial or ClusterState()
         nodes = (*self.voters, *learners)
         self._down: set[NodeId] = set()
+        self._late: set[NodeId] = set()
         self._side = dict.fromkeys(nodes, 0)
         self._changed = asyncio.Event()
         self.logs: Mapping[NodeId, MemoryLog] = MappingProxyType({node: MemoryLog(node, self) for node in nodes})
@@ -79,6 +80,11 @@ class MemoryNetwork:
 
     def heal(self) -> None:
         self.partition()
+
+    def lag(self, node: NodeId, lags: bool = True) -> None:
+        """What others commit comes to this node only with its own next entry, as where messages are slow."""
+        (self._late.add if lags else self._late.discard)(node)
+        self._settle()
 
     def elect(self, node: NodeId) -> None:
         """Make `node` the leader. Raises MembershipRefused when it could not be elected."""
@@ -124,7 +130,7 @@ class MemoryNetwork:
         self.leader = leader
         for node, log in self.logs.items():
             log.note_quorum(self.has_quorum(node))
-            if leader is not None and self.reaches(node, leader):
+            if leader is not None and self.reaches(node, leader) and node not in self._late:
                 log.catch_up()
         self._changed.set()
         self._changed = asyncio.Event()
@@ -185,6 +191,7 @@ class MemoryLog:
         await self._until(lambda: self._network.has_quorum(self.me), timeout)
         # Through the bytes, as the real log does: what the codec cannot carry fails here too.
         self._network.commit(decode_entry(data))
+        self.catch_up()
         known = remembered(self._state, identity)
         outcome = outcome_of(known)
         if isinstance(outcome, Rejected):

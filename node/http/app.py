@@ -8,9 +8,9 @@ from aiohttp import web
 from node.http import cluster, datasets, events, jobs, metrics, models, nodes, secret, stats, tokens
 from node.http.auth import CALLER, Callers, admit
 from node.http.context import PORTS, Ports
-from node.http.errors import BEGUN, Handler, Refusal, errors, invalid
+from node.http.errors import BEGUN, Handler, Refusal, Unknown, errors, invalid
 from node.http.params import integer
-from node.http.routes import Route
+from node.http.routes import Route, catch_up
 
 MIN_INDEX_SECONDS = 10.0
 SMALL_BODY_BYTES = 4 * 1024 * 1024
@@ -39,7 +39,14 @@ def _guarded(route: Route, ports: Ports, callers: Callers) -> Handler:
         admit(caller, route.role, ports.settings)
         request[CALLER] = caller
         await _be_fresh(request, ports)
-        return await route.handler(request)
+        try:
+            return await route.handler(request)
+        except Unknown:
+            # Made a moment ago through another node, it may only not have come here yet.
+            if not ports.log.status.quorum or request.get(BEGUN):
+                raise
+            await catch_up(ports)
+            return await route.handler(request)
 
     return call
 

@@ -101,7 +101,7 @@ async def transfer(request: web.Request) -> web.Response:
     """Hand the leadership over, whichever node is asked; to a voter, by id or name, or to the one that is furthest."""
     known_only(request)
     ports = ports_of(request)
-    asked = await body(request, schema.TransferRequest) if request.can_read_body else schema.TransferRequest()
+    asked = await body(request, schema.TransferRequest) if await request.read() else schema.TransferRequest()
     target = named(ports, asked.to) if asked.to is not None else None
     if target is not None and target not in ports.log.status.voters:
         name = ports.log.state.members[target].name

@@ -40,6 +40,10 @@ def _plain(value: Any) -> Any:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
+class Unknown(Refusal):
+    """404: as far as this node has applied the log, there is no such thing."""
+
+
 def invalid(field: str, value: object, allowed: str) -> Refusal:
     """400: a parameter or field with a value that cannot be."""
     return Refusal(
@@ -50,10 +54,10 @@ def invalid(field: str, value: object, allowed: str) -> Refusal:
     )
 
 
-def unknown(kind: str, name: str, known: Iterable[str] = ()) -> Refusal:
+def unknown(kind: str, name: str, known: Iterable[str] = ()) -> Unknown:
     """404, with the nearest name there is."""
     names = sorted(known)
-    return Refusal(404, f"unknown_{kind}", f"there is no {kind} {name!r}{nearest(name, names)}", {"name": name})
+    return Unknown(404, f"unknown_{kind}", f"there is no {kind} {name!r}{nearest(name, names)}", {"name": name})
 
 
 _REJECTED: Mapping[str, int] = {

@@ -14,10 +14,10 @@ from consensus.messages import CancelJob, Event, RetryJob, SubmitJob
 from consensus.queries import current_version, jobs_by_age
 from consensus.state import ClusterState, JobId, JobState, Json
 from node.http import views
-from node.http.errors import Refusal, invalid, unknown
+from node.http.errors import Unknown, invalid, unknown
 from node.http.events import PARAMETERS, follow
 from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, command_id, commit, key_reused, ports_of
+from node.http.routes import Route, answer, catch_up, command_id, commit, key_reused, ports_of
 from parvada import schema
 
 if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
@@ -35,6 +35,7 @@ async def submit(request: web.Request) -> web.Response:
     if job in ports.log.state.jobs:
         # Once only, also when the dataset has gone or the catalog has changed since.
         return _submitted(request, job, written, ports.log.state.index)
+    await catch_up(ports)  # or the newest version of a dataset might not be the one that was acknowledged last
     versions = [_dataset(ports.log.state, asked) for asked in spec.datasets]
     resolved: ResolvedJob = await ports.workshop.run(RESOLVE, spec, versions)
     command = SubmitJob(
@@ -64,7 +65,7 @@ def _dataset(state: ClusterState, asked: str | schema.DatasetRef) -> facts.Datas
     if found is None:
         versions = ", ".join(map(str, sorted(state.datasets[ref.name].versions)))
         message = f"dataset {ref.name!r} has no version {ref.version}; it has {versions}"
-        raise Refusal(404, "unknown_version", message, {"name": ref.name, "version": ref.version})
+        raise Unknown(404, "unknown_version", message, {"name": ref.name, "version": ref.version})
     return found
 
 

@@ -3,18 +3,20 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from consensus.messages import Command
-from consensus.ports import Committed, NoQuorum
+from consensus.ports import Committed, Log, NoQuorum
 from consensus.queries import remembers
 from consensus.state import CommandId
 from node.http.auth import CALLER
 from node.http.context import PORTS, Ports
 from node.http.errors import Refusal, invalid
+
+T = TypeVar("T")
 
 MAX_KEY = 200
 QUORUM_SECONDS = 2.0
@@ -61,20 +63,28 @@ async def commit(request: web.Request, command: Command) -> Committed:
     """Commit under the caller's name, once per idempotency key. Raises consensus.ports.LogError; NoQuorum already when
     the majority has been out of reach for longer than an election takes: whoever asks may do better elsewhere."""
     log = ports_of(request).log
-    proposed = log.propose(command, actor=request[CALLER].name, command_id=command_id(request))
-    proposing, alone = asyncio.ensure_future(proposed), 0.0
+    return await _while_majority(log, log.propose(command, actor=request[CALLER].name, command_id=command_id(request)))
+
+
+async def catch_up(ports: Ports) -> None:
+    """Until this node has applied all that any node had acknowledged before the call. Raises NoQuorum as `commit`."""
+    await _while_majority(ports.log, ports.log.barrier())
+
+
+async def _while_majority(log: Log, work: Awaitable[T]) -> T:
+    working, alone = asyncio.ensure_future(work), 0.0
     try:
-        while not (await asyncio.wait({proposing}, timeout=QUORUM_CHECK_SECONDS))[0]:
+        while not (await asyncio.wait({working}, timeout=QUORUM_CHECK_SECONDS))[0]:
             alone = log.status.seconds_without_quorum
             if alone > QUORUM_SECONDS:
-                proposing.cancel()
-                await asyncio.wait({proposing})
+                working.cancel()
+                await asyncio.wait({working})
                 break
-        if proposing.cancelled():
+        if working.cancelled():
             raise NoQuorum(f"not committed: no majority of the voters has been in reach for {alone:.1f} s")
-        return proposing.result()
+        return working.result()
     finally:
-        proposing.cancel()
+        working.cancel()
 
 
 def value_of(committed: Committed) -> dict[str, Any]:

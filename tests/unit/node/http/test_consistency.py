@@ -1,7 +1,9 @@
 """How fresh a read is, what a node without a quorum says, and that no input makes an error of ours."""
 
 import asyncio
+import contextlib
 import string
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -9,7 +11,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings, strategies as st
 from yarl import URL
 
-from consensus.messages import Barrier, BeginEpoch
+from consensus.memory import MemoryLog
+from consensus.messages import AddDatasetVersion, Barrier, BeginEpoch, CancelJob, DeleteDataset, HeldBlob
+from consensus.state import DatasetVersion, JobId
 from node.http.app import MIN_INDEX_SECONDS
 from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, flowers
@@ -55,6 +59,66 @@ async def test_a_linearizable_read_goes_through_the_log(api: World) -> None:
 )
 async def test_freshness_that_makes_no_sense(api: World, query: str) -> None:
     assert (await api.call("GET", f"/v1/cluster?{query}")).problem == (400, "invalid")
+
+
+# ---------------------------------------------------------------- made a moment ago through another node
+@contextlib.asynccontextmanager
+async def late(api: World) -> AsyncIterator[MemoryLog]:
+    """What the log that it gives commits does not come to the node that is asked by itself."""
+    network, first = api.flock.network, api.flock.first.id
+    network.lag(first)
+    try:
+        yield network.logs[api.flock.nodes[1].id]
+    finally:
+        network.lag(first, False)
+
+
+def again(made: DatasetVersion, name: str, target: str = "") -> AddDatasetVersion:
+    """The upload of `made` once more, under another name or with another target."""
+    return AddDatasetVersion(
+        name=name,
+        digest=made.digest,
+        rows=made.rows,
+        bytes=made.bytes,
+        parts=made.parts,
+        target=target or made.target,
+        task=made.task,
+        detail=made.detail,
+        blobs=tuple(HeldBlob(part.digest, part.bytes, ()) for part in made.parts),
+    )
+
+
+async def test_what_another_node_acknowledged_is_never_unknown(api: World) -> None:
+    await dataset(api, "early")
+    made = api.state.datasets["early"].versions[1]
+    async with late(api) as other:
+        await other.propose(again(made, "late"), actor="test")
+        assert "late" not in api.state.datasets
+        assert (await api.get("/v1/datasets/late"))["rows"] == 60
+        await other.propose(again(made, "later"), actor="test")
+        job = await api.call("POST", "/v1/jobs", json={"datasets": ["later"], "models": ["GaussianNB"]})
+        assert job.status == 202, job.raw
+        await other.propose(CancelJob(JobId(job.json["id"])), actor="test")
+        await other.propose(DeleteDataset("later"), actor="test")
+        assert (await api.call("GET", "/v1/datasets/never")).problem == (404, "unknown_dataset")
+        assert (await api.call("GET", "/v1/datasets/later")).problem == (404, "unknown_dataset")
+
+
+async def test_a_job_takes_the_newest_version_that_any_node_acknowledged(api: World) -> None:
+    await dataset(api, "twice")
+    made = api.state.datasets["twice"].versions[1]
+    async with late(api) as other:
+        await other.propose(again(made, "twice", target="colour"), actor="test")
+        assert set(api.state.datasets["twice"].versions) == {1}
+        job = await api.call("POST", "/v1/jobs", json={"datasets": ["twice"], "models": ["GaussianNB"]})
+        assert [unit["version"] for unit in job.json["per_dataset"]] == [2]
+
+
+async def test_without_a_quorum_what_is_not_here_is_unknown_at_once(api: World) -> None:
+    with api.cut_off():
+        answer = await api.call("GET", "/v1/datasets/never")
+        assert answer.problem == (404, "unknown_dataset")
+        assert "x-parvada-stale" in answer.headers
 
 
 # ---------------------------------------------------------------- no quorum

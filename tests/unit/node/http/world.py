@@ -15,8 +15,10 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp import web
+from immutables import Map
+from msgspec.structs import replace
 
-from consensus.messages import CreateToken, NameCluster
+from consensus.messages import Barrier, CreateToken, NameCluster
 from consensus.state import ClusterState, Role
 from node import workshop_worker
 from node.http.app import make_app
@@ -117,9 +119,12 @@ class World:
         return await self.call("PUT", f"/v1/datasets/{name}{query}", data=data, **more)
 
     def trace(self) -> tuple[object, ...]:
-        """All that a refused call must leave as it was: facts, blobs on every disk, files."""
+        """All that a refused call must leave as it was: facts, blobs on every disk, files. Not the length of the log:
+        a barrier, by which a node makes sure that there is no such thing, changes no fact."""
+        state = replace(self.log.state, index=0, recent=Map(), recent_before=Map())
+        told = tuple(entry for _, entry in self.flock.network.committed if not isinstance(entry.command, Barrier))
         disks = tuple(node.blobs.digests() for node in self.flock.nodes)
-        return self.log.state, len(self.flock.network.committed), disks, tuple(sorted(self.tmp.rglob("*")))
+        return state, len(told), disks, tuple(sorted(self.tmp.rglob("*")))
 
     def cut_off(self) -> contextlib.AbstractContextManager[None]:
         """This node without the other two, and so without a quorum."""
