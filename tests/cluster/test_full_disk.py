@@ -67,7 +67,7 @@ def told(flock: Flock, name: str) -> bool:
 
 def held_by(flock: Flock, node: LocalNode, dataset: str) -> list[str]:
     """The nodes that hold its only part."""
-    (holders,) = flock.ask(node, "GET", f"/v1/datasets/{dataset}").body["holders"].values()
+    (holders,) = flock.ask(node, "GET", f"/v1/datasets/{dataset}?consistency=linearizable").body["holders"].values()
     return list(holders)
 
 

@@ -54,7 +54,8 @@ def test_several_datasets_in_one_job(flock: Flock) -> None:
             "wine": "multiclass",
             "diabetes": "regression",
         }
-    versions = flock.ask(flock.nodes[2], "GET", "/v1/models/diabetes/versions").body["versions"]
+    asked = "/v1/models/diabetes/versions?consistency=linearizable"
+    versions = flock.read(flock.nodes[2], asked)["versions"]
     assert [version["version"] for version in versions] == [2, 1]
     assert versions[0]["aliases"] == ["production"]
     # The same seed gave the same model, whichever way the work was ordered.
@@ -72,7 +73,7 @@ def test_the_same_idempotency_key_has_one_effect_on_any_node(flock: Flock) -> No
 
 
 def test_everything_is_there_after_all_nodes_were_killed_at_once(flock: Flock) -> None:
-    before = flock.ask(flock.nodes[0], "GET", "/v1/models/iris/versions").body
+    before = flock.ask(flock.nodes[0], "GET", "/v1/models/iris/versions?consistency=linearizable").body
     members = {node["name"]: node["id"] for node in flock.view(flock.nodes[0])["nodes"]}
     old = [node.pid for node in flock.nodes]
     for node in flock.nodes:
