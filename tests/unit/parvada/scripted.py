@@ -99,12 +99,13 @@ class ScriptedNode:
         await runner.setup()
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
-        site = web.SockSite(runner, listener)
-        await site.start()
+        await web.SockSite(runner, listener).start()
         self._ready.set()
         await self._stopping.wait()
-        await site.stop()
-        await _turns()  # what was being accepted is a connection now, and is closed with the others
+        # A connection that has been accepted but not made yet when its server is closed is lost by asyncio (its
+        # transport fails half built, in `Server._attach`, and nobody closes it): make them all, and accept no more.
+        self._loop.remove_reader(listener)
+        await _turns()
         await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
