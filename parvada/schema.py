@@ -151,6 +151,19 @@ class Column(msgspec.Struct, kw_only=True, omit_defaults=True):
     std: float | None = None
 
 
+class Note(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Something that had to be guessed, or that is remarkable, about the data. `line` and `value` are those of the
+    first case, `count` says how many there are."""
+
+    code: str
+    message: str
+    """A sentence that says it all."""
+    column: str | None = None
+    line: int | None = None
+    value: str | None = None
+    count: int | None = None
+
+
 class DatasetDetail(msgspec.Struct, kw_only=True):
     """What the replicated state keeps of a dataset version beyond its key figures."""
 
@@ -163,6 +176,7 @@ class DatasetDetail(msgspec.Struct, kw_only=True):
     source_format: str = "csv"
     smallest_class: int | None = None
     """Rows of the rarest target value; None for regression. Folds are reduced to it."""
+    notes: list[Note] = []
 
 
 class Dataset(msgspec.Struct, kw_only=True):
@@ -182,6 +196,7 @@ class Dataset(msgspec.Struct, kw_only=True):
     weight: str | None = None
     group: str | None = None
     versions: list[int] = []
+    notes: list[Note] = []
 
 
 # ---------------------------------------------------------------- jobs

@@ -105,6 +105,7 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
     smallest = detail.smallest_class if target == dataset.target else None
     groups = columns[group].distinct if group else None
     folds, notes = _fit_folds(spec, dataset, smallest, groups)
+    notes = [note.message for note in detail.notes if note.column not in ref.drop] + notes
     model = spec.publish.model.replace("{dataset}", dataset.name).replace("{target}", target)
     if not _NAME.fullmatch(model):
         raise _invalid_name("publish.model", model)

@@ -44,6 +44,7 @@ def dataset(state: ClusterState, version: facts.DatasetVersion) -> schema.Datase
         weight=detail.weight,
         group=detail.group,
         versions=sorted(whole.versions),
+        notes=detail.notes,
     )
 
 

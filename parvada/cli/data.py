@@ -57,6 +57,7 @@ def push(
     click.echo(f"{made.name} v{made.version}: {made.rows} rows, target {made.target!r} ({made.task})")
     if made.dropped_rows:
         click.echo(f"left out {made.dropped_rows} rows without a target", err=True)
+    _print_notes(made)
     click.echo(f"next: parvada train {made.name}", err=True)
 
 
@@ -107,6 +108,12 @@ def show(settings: Settings, as_json: bool, name: str, version: int | None) -> N
         for col in one.columns
     ]
     render.print_table(("column", "type", "missing", "distinct", "min", "mean", "max"), rows)
+    _print_notes(one)
+
+
+def _print_notes(one: Dataset) -> None:
+    for note in one.notes:
+        click.echo(f"note: {note.message}", err=True)
 
 
 def _numbers(versions: list[int]) -> str:
