@@ -48,16 +48,6 @@ def predict(flock: Flock, node: LocalNode) -> Any:
     return flock.ask(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]}, timeout=30.0)
 
 
-def leader_that_trains(flock: Flock) -> LocalNode:
-    """The leader, once it is the head of the epoch too."""
-    head = next(node["id"] for node in flock.view(flock.nodes[0])["nodes"] if node["ray_head"])
-    if flock.wait_for_leader() != head:
-        answer = flock.ask(flock.nodes[0], "POST", "/v1/cluster/transfer", {"to": head}, timeout=30.0)
-        assert answer.status == 200, answer
-        wait_for("the head to lead", lambda: flock.wait_for_leader() == head)
-    return flock.by_id(head)
-
-
 def term(flock: Flock, node: LocalNode) -> int:
     return int(flock.read(node, "/v1/cluster?consistency=linearizable")["term"])
 
@@ -65,7 +55,7 @@ def term(flock: Flock, node: LocalNode) -> int:
 def test_a_leader_killed_in_training_costs_no_prediction_and_no_finished_fold(flock: Flock) -> None:
     undisturbed = flock.submit(flock.nodes[0], LONG)
     assert flock.wait_for_job(undisturbed)["state"] == "succeeded"
-    leader = leader_that_trains(flock)
+    leader = flock.leader_that_trains()
     survivors = [node for node in flock.nodes if node.name != leader.name]
     job = flock.submit(survivors[0], LONG)
     done = wait_for("folds to be done", lambda: (n := flock.job(job)["progress"]["trials_done"]) >= 20 and n, 60)

@@ -169,7 +169,7 @@ def test_killing_the_leader_in_training_loses_nothing(flock: Compose) -> None:
     assert flock.wait_for_job(undisturbed)["state"] == "succeeded"
 
     before = ids(flock)
-    leader = flock.by_id(flock.wait_for_leader())
+    leader = flock.leader_that_trains()
     assert isinstance(leader, Container)
     survivors = [node for node in flock.nodes if node.name != leader.name]
     with Load(flock, survivors) as load:

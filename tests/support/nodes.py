@@ -102,6 +102,16 @@ class ClusterUnderTest:
     def wait_for_new_leader(self, old: str, timeout: float = 10.0) -> str:
         return self.wait_for_leader(timeout, not_id=old)
 
+    def leader_that_trains(self) -> NodeHandle:
+        """The leader, once it is the head of the epoch too: after an election in which the head lived on, it is not."""
+        asked = self.living[0]
+        head: str = next(node["id"] for node in self.view(asked)["nodes"] if node["ray_head"])
+        if self.wait_for_leader() != head:
+            answer = self.ask(asked, "POST", "/v1/cluster/transfer", {"to": head}, timeout=30.0)
+            assert answer.status == 200, answer
+            wait_for("the head to lead", lambda: self.wait_for_leader() == head)
+        return self.by_id(head)
+
     def wait_for_voters(self, count: int, timeout: float = 90.0) -> None:
         wait_for(
             f"{count} voters",
