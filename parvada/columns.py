@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from parvada.schema import InputField
+from parvada.schema import InputField, Reading
+from parvada.texts import TEXT, named_month, number_of, string_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-MISSING = frozenset(
-    {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL", "Null", "?"}
-)
-"""Texts of a CSV cell that stand for a missing value."""
 DATE_PARTS = ("", "#month", "#day", "#weekday", "#hour")
 """A datetime column `when` becomes `when` (days since 1970, UTC), `when#month` and so on; weekday 0 is Monday."""
 
@@ -67,11 +64,14 @@ def layout(fields: Sequence[InputField]) -> tuple[FrameColumn, ...]:
     return tuple(result)
 
 
-def to_frame(columns: Mapping[str, Values], fields: Sequence[InputField], *, text: bool = False) -> "pd.DataFrame":
+def to_frame(
+    columns: Mapping[str, Values], fields: Sequence[InputField], *, text: bool = False, stored: bool = False
+) -> "pd.DataFrame":
     """Convert columns of equal length to the frame described by `layout(fields)`, shape (rows, len(layout)).
 
-    `text`: all values are texts of a CSV file; those in `MISSING` are missing. Columns that `fields` does not name
-    are ignored; a column of an optional field may be absent.
+    `text`: all values are texts of a CSV file. `stored`: the values come from a dataset, and have been read by the
+    rule of their column when it was made; else each text is read by it now. Columns that `fields` does not name are
+    ignored; a column of an optional field may be absent.
 
     Raises:
         ColumnError: a required column or value is missing, a value has the wrong type, or lengths differ.
@@ -88,7 +88,9 @@ def to_frame(columns: Mapping[str, Values], fields: Sequence[InputField], *, tex
                 raise ColumnError(field.name, None, None, "the column is missing")
             values = [None] * rows
         elif text:
-            values = [_from_text(field, row, value) for row, value in enumerate(values, 1)]
+            values = [_of_cell(field, row, value) for row, value in enumerate(values, 1)]
+        elif not stored and field.reading is not None and field.type in ("category", "text", "boolean", "datetime"):
+            values = [_of_json(field.reading, value) for value in values]
         arrays.extend(_CONVERTERS[field.type](field, values))
     names = [column.name for column in layout(fields)]
     if arrays and all(array.dtype != object for array in arrays):
@@ -109,16 +111,31 @@ def _rows(columns: Mapping[str, Values], fields: Sequence[InputField]) -> int:
     return rows or 0
 
 
-def _from_text(field: InputField, row: int, value: str | None) -> Any:
+def _of_cell(field: InputField, row: int, value: str | None) -> Any:
     """The typed value of a CSV cell."""
-    if value is None or (stripped := value.strip()) in MISSING:
+    if value is None:
         return None
-    if field.type in ("integer", "number"):
-        try:
-            return float(stripped)
-        except ValueError:
-            raise ColumnError(field.name, row, value, f"{value!r} is not a number") from None
-    return stripped
+    reading = field.reading or TEXT
+    if field.type not in ("integer", "number"):
+        return string_of(value, reading)
+    try:
+        return number_of(value, reading)
+    except ValueError:
+        raise ColumnError(field.name, row, value, f"{value!r} is not a number") from None
+
+
+def _of_json(reading: Reading, value: Any) -> Any:
+    """A JSON value of a column of texts, read as a cell is. What is no text is for the converter to judge."""
+    if isinstance(value, str):
+        return string_of(value, reading)
+    if reading.mixed and isinstance(value, (bool, int, float)):
+        return json_text(value)
+    return value
+
+
+def json_text(value: bool | int | float) -> str:
+    """As JSON writes it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _numbers(field: InputField, values: Values) -> list[Array]:
@@ -178,23 +195,40 @@ def _strings(field: InputField, values: Values) -> list[Array]:
 
 def _dates(field: InputField, values: Values) -> list[Array]:
     import numpy as np
-    import pandas as pd
 
     if not isinstance(values, np.ndarray):
         for row, value in enumerate(values, 1):
             if isinstance(value, (bool, int, float)) and not _is_missing(value):
-                raise ColumnError(field.name, row, value, f"{_shown(value)} is not a date of ISO 8601")
+                raise ColumnError(field.name, row, value, f"{_shown(value)} is not a date{_of_form(field)}")
         values = [None if _is_missing(value) else value for value in values]
-    index = pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce"))
+    index = dates_of(values, field.reading.date if field.reading is not None else "")
     missing = np.asarray(index.isna())
     if missing.any() and not isinstance(values, np.ndarray):
         wrong = next(((i, v) for i, v in enumerate(values, 1) if missing[i - 1] and v is not None), None)
         if wrong:
-            raise ColumnError(field.name, wrong[0], wrong[1], f"{_shown(wrong[1])} is not a date of ISO 8601")
+            raise ColumnError(field.name, wrong[0], wrong[1], f"{_shown(wrong[1])} is not a date{_of_form(field)}")
     _check_required(field, missing)
     days = np.where(missing, np.nan, index.as_unit("us").asi8 / 86_400e6)
     parts = (index.month, index.day, index.day_of_week, index.hour)
     return [days, *(np.asarray(part, dtype=np.float64) for part in parts)]
+
+
+def dates_of(values: Values, date: str = "") -> "pd.DatetimeIndex":
+    """Times in UTC, NaT for what is none. `date`: the column's format beside ISO 8601, which is always understood."""
+    import numpy as np
+    import pandas as pd
+
+    index = pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce"))
+    if not date or isinstance(values, np.ndarray):
+        return index
+    other: list[Any] = [None if value is None else named_month(value) for value in values]
+    found = pd.DatetimeIndex(pd.to_datetime(other, format=date, utc=True, errors="coerce"))
+    return found.where(found.notna(), index)
+
+
+def _of_form(field: InputField) -> str:
+    date = field.reading.date if field.reading is not None else ""
+    return f" of the form {date} or of ISO 8601" if date else " of ISO 8601"
 
 
 _CONVERTERS: dict[str, Callable[[InputField, Values], "list[np.ndarray]"]] = {

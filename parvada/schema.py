@@ -137,6 +137,28 @@ class Stats(msgspec.Struct, kw_only=True):
 
 
 # ---------------------------------------------------------------- datasets
+class Reading(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """How the text of a value is read. Decided once, when the dataset is made, and kept with its columns and with the
+    signature of every model: the same text then means the same in training and in a request of whatever format. What
+    an empty `Reading` says is the rule for most columns of a text file. The functions are in `parvada.texts`."""
+
+    typed: bool = False
+    """The values came with a type (Parquet, Arrow, JSON strings), and were not texts whose meaning was found out."""
+    trim: bool = True
+    """White space around the value means nothing."""
+    missing: tuple[str, ...] | None = None
+    """The texts that stand for a missing value, the empty one besides. None: those of `parvada.texts.MISSING`."""
+    decimal: Literal[".", ","] = "."
+    grouping: str = ""
+    """What separates thousands: nothing, a comma, a dot, a space (of any width) or an apostrophe."""
+    unit: str = ""
+    """A percent or currency sign that every number of the column carries; the value is the number beside it."""
+    date: str = ""
+    """The format of dates, as `datetime.strptime` takes it; empty: ISO 8601."""
+    mixed: bool = False
+    """Numbers and booleans stand among the strings of a JSON column: each counts as the text that JSON has for it."""
+
+
 class Column(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str
     type: ColumnType
@@ -149,6 +171,8 @@ class Column(msgspec.Struct, kw_only=True, omit_defaults=True):
     max: float | str | None = None
     mean: float | None = None
     std: float | None = None
+    reading: Reading | None = None
+    """None: made before there was such a rule."""
 
 
 class Note(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -355,6 +379,8 @@ class InputField(msgspec.Struct, kw_only=True, omit_defaults=True):
     type: ColumnType
     required: bool
     categories: list[Scalar] | None = None
+    reading: Reading | None = None
+    """As the dataset has it, from which the model was trained. None: made before there was such a rule."""
 
 
 class OutputField(msgspec.Struct, kw_only=True, omit_defaults=True):

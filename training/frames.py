@@ -59,7 +59,7 @@ def _read(sources: Sequence[Any], view: DataView) -> Prepared:
         y = y.astype("float64")
     elif y.dtype.kind == "f":
         y = y.astype("int64")  # labels that a file wrote as 0.0 and 1.0
-    return Prepared(to_frame(columns, view.inputs), y, weight, groups, view)
+    return Prepared(to_frame(columns, view.inputs, stored=True), y, weight, groups, view)
 
 
 def _labels(column: Any) -> Array:

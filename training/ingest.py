@@ -4,17 +4,21 @@ Two passes over the file, each with the memory of a few batches: the first finds
 converts, describes and writes. Runs in the workshop process.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from parvada.schema import DatasetDetail
+from parvada.schema import DatasetDetail, Note
+from parvada.texts import TYPED_VALUE
 from training import profile
 from training.errors import BadData, BadRequest, nearest
+from training.guess import STYLES, ColumnPlan, Guess, Style, TypeGuess
+from training.notes import located
 from training.parts import PartWriter, dataset_digest
-from training.profile import ColumnPlan, Description, TypeGuess
+from training.profile import Description
 from training.sources import CsvSource, Source, open_source
 from training.target import TargetCounter, resolve_task
 from training.upload import IngestOptions, IngestResult, PartFile
@@ -34,7 +38,7 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
     work = Path(options.out_dir)
     source, found = open_source(Path(path), options.format, work, options.max_bytes, options.room)
     roles = _Roles.resolve(source.names, options)
-    plans = _infer(source, roles)
+    plans, notes = _infer(source, roles, options)
     writing = _Writing(source, roles, plans, work, options.room)
     for batch in source.batches():
         writing.add(batch)
@@ -56,6 +60,7 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
                 dropped_columns=list(roles.dropped),
                 source_format=found,
                 smallest_class=None if task == "regression" else min(writing.target.counts.values()),
+                notes=located(notes, source.line),
             )
         ),
     )
@@ -98,29 +103,84 @@ def _known(name: str, names: tuple[str, ...], role: str, error: type[BadData] | 
     )
 
 
-def _infer(source: Source, roles: _Roles) -> dict[str, ColumnPlan]:
-    comma = isinstance(source, CsvSource) and source.delimiter == ";"
-    guesses = {name: TypeGuess(name, len(roles.kept), comma=comma) for name in roles.kept}
+def _infer(source: Source, roles: _Roles, options: IngestOptions) -> tuple[dict[str, ColumnPlan], list[Note]]:
+    """The plan of each column, and notes about what was guessed."""
+    guesses = {name: TypeGuess(name, len(roles.kept), *source.texts(name)) for name in roles.kept}
+    types: dict[str, pa.DataType] = {}
     rows = 0
     for batch in source.batches():
         rows += batch.num_rows
         for name, guess in guesses.items():
-            guess.update(_column(batch, name, textual=source.textual))
+            values = _column(batch, name)
+            types.setdefault(name, values.type)
+            if pa.types.is_string(types[name]):
+                guess.update(profile.trimmed(values, guess.reading))
     if not rows:
         raise BadData("header_only", "the file has a header and no rows")
-    plans = {name: guess.plan(textual=source.textual) for name, guess in guesses.items()}
+    texts = {name: guess for name, guess in guesses.items() if pa.types.is_string(types[name])}
+    order, notes = _number_styles(source, texts)
+    plans: dict[str, ColumnPlan] = {}
+    for name in roles.kept:
+        if name not in texts:
+            plans[name] = ColumnPlan(name, profile.typed(name, types[name]), TYPED_VALUE)
+            continue
+        found = texts[name].plan(order)
+        if found.odd and name in (roles.target, roles.weight, roles.group):
+            found = _strict(source, roles, texts[name], found)
+        plans[name] = found.plan
+        notes += found.notes
     if plans[roles.target].type == "text":
-        plans[roles.target] = ColumnPlan(roles.target, "category")
+        plans[roles.target] = msgspec.structs.replace(plans[roles.target], type="category")
     if roles.weight and plans[roles.weight].type not in ("integer", "number"):
         raise BadData("weight_type", f"the weight column {roles.weight!r} must hold numbers", {"column": roles.weight})
-    return plans
+    return plans, notes
 
 
-def _column(batch: pa.RecordBatch, name: str, *, textual: bool) -> pa.Array:
+def _number_styles(source: Source, texts: Mapping[str, TypeGuess]) -> tuple[Sequence[Style], list[Note]]:
+    """The styles of numbers that the file may have, the likelier ones first. One decimal mark holds for all of it.
+
+    Raises BadData: some columns prove a decimal point and others a decimal comma.
+    """
+    if not isinstance(source, CsvSource):
+        return STYLES, []
+    proven: dict[str, tuple[str, str, int]] = {}
+    for name, guess in texts.items():
+        for mark, (value, row) in guess.decimals().items():
+            proven.setdefault(mark, (name, value, row))
+    if len(proven) > 1:
+        shown = [
+            f"line {source.line(row)}, column {name!r}: {value!r} has a decimal {'comma' if mark == ',' else 'point'}"
+            for mark, (name, value, row) in sorted(proven.items())
+        ]
+        raise BadData("mixed_decimals", f"{'; '.join(shown)}: in one file one of them can be meant", {"lines": shown})
+    if "," in proven:
+        name, value, row = proven[","]
+        message = f"numbers are read with a decimal comma, as {value!r} in column {name!r}"
+        note = Note(code="decimal_comma", message=message, line=row, value=value)
+        return [style for style in STYLES if style[0] == ","], [note]
+    if "." in proven:
+        return [style for style in STYLES if style[0] == "."], []
+    if source.delimiter == ";":  # chosen by those who write a decimal comma
+        return sorted(STYLES, key=lambda style: (bool(style[1]), style[0] != ",")), []
+    return STYLES, []
+
+
+def _strict(source: Source, roles: _Roles, guess: TypeGuess, found: Guess) -> Guess:
+    """Of the target, a weight or a group no value may count as missing that is none."""
+    if guess.name == roles.group:
+        return guess.labels()
+    value, row = found.odd[0]
+    line, what = source.line(row), "date" if found.plan.type == "datetime" else "number"
+    role = "target" if guess.name == roles.target else "weight"
+    message = f"line {line}, column {guess.name!r}: {value!r} is no {what}, as the other values of the {role} are"
+    raise BadData(f"{role}_value", message, {"row": line, "column": guess.name, "value": value})
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     index = batch.schema.get_field_index(name)
     if index < 0:
         return pa.nulls(batch.num_rows, pa.string())
-    return profile.clean(batch.column(index), textual=textual)
+    return profile.as_texts(batch.column(index))
 
 
 class _Writing:
@@ -139,7 +199,7 @@ class _Writing:
 
     def add(self, batch: pa.RecordBatch) -> None:
         columns = {
-            name: self._converted(plan, _column(batch, name, textual=self._source.textual))
+            name: self._converted(plan, profile.clean(_column(batch, name), plan.reading))
             for name, plan in self._plans.items()
         }
         table = pa.record_batch(list(columns.values()), schema=self._schema)
@@ -168,6 +228,9 @@ class _Writing:
         try:
             result = profile.convert(values, plan)
         except (pa.ArrowInvalid, ValueError) as error:
+            if pa.types.is_string(values.type):
+                kind = {"boolean": "neither true nor false", "datetime": "no date"}.get(plan.type, f"no {plan.type}")
+                self._refuse(plan.name, profile.misfits(values, plan), "wrong_type", f"is {kind}", values)
             message = str(error).splitlines()[0][:200]
             raise BadData("wrong_type", f"column {plan.name!r}: {message}", {"column": plan.name}) from error
         if plan.type == "number":

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pa_parquet
 
+from parvada.schema import Reading
+from parvada.texts import TYPED
 from training import dialect
 from training.batches import batch_rows, first_line, too_large
 from training.errors import BadData
@@ -25,8 +27,6 @@ class ParquetSource:
     """See `training.sources.Source`. The columns of a row group lie one behind another, so reading rows means to hold
     a page of every column. Where that is too much, some columns at a time are laid down in a file that is mapped."""
 
-    textual = False
-
     def __init__(self, path: Path, max_bytes: int, work: Path, room: int = 1 << 62) -> None:
         """`work`: a folder for what is laid down, which may take `room` bytes."""
         self._path, self._work, self._room = path, work, room
@@ -38,6 +38,9 @@ class ParquetSource:
                 raise too_large(max_bytes)
         dialect.check_names(self.names)
         self._row_bytes = size // max(1, meta.num_rows)
+
+    def texts(self, name: str) -> tuple[frozenset[str], Reading]:
+        return frozenset(), TYPED
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         try:

@@ -73,6 +73,7 @@ def data_view(unit: Unit, dataset: DatasetVersion) -> DataView:
             type=column.type,
             required=not column.nullable,
             categories=column.categories[:_MAX_CATEGORIES] if column.categories else None,
+            reading=column.reading,
         )
         for column in columns
         if column.name not in unused

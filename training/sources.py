@@ -12,9 +12,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.ipc as pa_ipc
 
+from parvada.columns import json_text
+from parvada.schema import Reading
+from parvada.texts import TEXT, TYPED, TYPED_VALUE
 from training import dialect
 from training.batches import BATCH_BYTES, batch_rows, first_line, pieces, too_large
 from training.errors import BadData, BadRequest, nearest
+from training.guess import EVERYTHING
 from training.parquet import ParquetSource
 from training.parts import check_room
 
@@ -29,8 +33,10 @@ class Source(Protocol):
     """A table that can be read more than once."""
 
     names: tuple[str, ...]
-    textual: bool
-    """True: every column is of type string, and what the texts mean is to be inferred."""
+
+    def texts(self, name: str) -> tuple[frozenset[str], Reading]:
+        """Of a column of strings: the types that its texts may turn out to be, and how they are read."""
+        ...
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Raises BadData where the file is malformed."""
@@ -112,13 +118,14 @@ def _decompress(path: Path, to: Path, max_bytes: int, room: int) -> Path:
 class CsvSource:
     """Text with a delimiter, read by pyarrow; when that fails, read again slowly to say on which line."""
 
-    textual = True
-
     def __init__(self, path: Path, delimiter: str | None) -> None:
         self._path = path
         self._dialect = dialect.sniff(path, delimiter)
         self.names = self._dialect.header
         self.delimiter = self._dialect.delimiter
+
+    def texts(self, name: str) -> tuple[frozenset[str], Reading]:
+        return EVERYTHING, TEXT
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         try:
@@ -155,24 +162,37 @@ class CsvSource:
 
 
 class JsonSource:
-    """Objects, one a line or in one array. Values are taken as texts, so that one rule infers all types."""
-
-    textual = True
+    """Objects, one a line or in one array. Values are laid down as texts, and are what they are in JSON: a string is
+    never a number, however it looks."""
 
     def __init__(self, path: Path, *, lines: bool) -> None:
         self._path = path
         self._lines = lines
         if not lines and path.stat().st_size > MAX_JSON_RECORDS:
             raise BadData("too_large", f"a JSON array of more than {MAX_JSON_RECORDS} bytes: send it as JSON lines")
-        names: dict[str, None] = {}
+        self._types: dict[str, set[type]] = {}
         for _, record in self._records():
-            names.update(dict.fromkeys(record))
-            if len(names) > dialect.MAX_COLUMNS:
+            for name, value in record.items():
+                self._types.setdefault(name, set()).add(type(value))
+            if len(self._types) > dialect.MAX_COLUMNS:
                 break
-        if not names:
+        if not self._types:
             raise BadData("empty_file", "there are no records: objects with one key a column were expected")
-        self.names = tuple(names)
+        self.names = tuple(self._types)
         dialect.check_names(self.names)
+
+    def texts(self, name: str) -> tuple[frozenset[str], Reading]:
+        found = self._types[name] - {type(None)}
+        if found == {bool}:
+            return frozenset({"boolean"}), TYPED_VALUE
+        if found == {int}:
+            # Mixed in case that some do not fit 64 bits, and all become labels.
+            return frozenset({"integer", "number"}), msgspec.structs.replace(TYPED_VALUE, mixed=True)
+        if found <= {int, float}:
+            return frozenset({"number"}), TYPED_VALUE
+        if found == {str}:  # JSON has no dates of its own
+            return frozenset({"datetime"}), TYPED
+        return frozenset(), msgspec.structs.replace(TYPED, mixed=True)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows: list[list[str | None]] = []
@@ -222,18 +242,14 @@ class JsonSource:
 def _as_text(value: object, name: str, line: int) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, (bool, int, float)):
+        return json_text(value)
     message = f"column {name!r}, row {line}: nested values are not supported"
     raise BadData("unsupported_type", message, {"column": name, "row": line})
 
 
 class ArrowSource:
     """Arrow IPC: the file or the stream format."""
-
-    textual = False
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path, self._max_bytes = path, max_bytes
@@ -243,6 +259,9 @@ class ArrowSource:
             opened = pa_ipc.open_stream(file) if self._stream else pa_ipc.open_file(file)
             self.names = tuple(opened.schema.names)
         dialect.check_names(self.names)
+
+    def texts(self, name: str) -> tuple[frozenset[str], Reading]:
+        return frozenset(), TYPED
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         size = 0

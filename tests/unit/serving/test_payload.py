@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from parvada.columns import MISSING
+from parvada.texts import MISSING
 from serving.bodies import codec_for
 from serving.errors import BadInput, TooLarge, UnsupportedFormat
 from serving.payload import CsvCodec, JsonCodec, to_features

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from training.batches import BATCH_BYTES, BATCH_VALUES
+from training.distinct import Distinct
 from training.errors import BadData, BadRequest, InputError
 from training.ingest import IngestOptions, IngestResult, ingest
-from training.profile import Distinct
 from training.sources import open_source
 
 TABLE = "size,colour,when,ok,note,kind\n" + "".join(

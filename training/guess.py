@@ -1,0 +1,425 @@
+"""What the texts of a column are: narrows their type and form batch by batch, and says what it had to guess."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from parvada import texts
+from parvada.schema import ColumnType, Note, Reading
+from training.distinct import Distinct
+
+TOLERATED = 0.05
+"""Share of a feature's values that may be no numbers (or dates) where the others are: they count as missing."""
+MOST_TOKENS = 5
+"""Different ones of them."""
+Style = tuple[str, str]
+STYLES: tuple[Style, ...] = (
+    *((".", grouping) for grouping in ("", ",", " ", "'")),
+    *((",", grouping) for grouping in ("", ".", " ", "'")),
+)
+"""Decimal mark and separator of thousands of a number."""
+_DIGITS = r"^[+-]?(0|[1-9]\d*)$"
+_BOOLEAN = r"^(?i:true|false)$"
+_INFINITE = r"^[+-]?(?i:inf|infinity)$"
+_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_LONG, _EXACT = 19, 16
+"""Digits of which an integer may not fit 64 bits, and from which on a float may not hold it."""
+_SAMPLE = 1_000
+"""Distinct texts that tell prose from labels."""
+_TRIED = 100
+"""Distinct texts among which the first date is looked for."""
+EVERYTHING = frozenset({"boolean", "integer", "number", "datetime"})
+
+
+class ColumnPlan(msgspec.Struct, frozen=True):
+    """How a column is read."""
+
+    name: str
+    type: ColumnType
+    reading: Reading = texts.TEXT
+
+
+class Guess(msgspec.Struct, frozen=True):
+    """A plan, and what had to be guessed for it. `line` of a note is the row, counted from 0. `odd`: the texts of
+    which the plan makes missing values because they do not fit, the first one first."""
+
+    plan: ColumnPlan
+    notes: tuple[Note, ...] = ()
+    odd: tuple[tuple[str, int], ...] = ()
+
+
+class _Candidate:
+    """One form that the values may have, with those that do not."""
+
+    def __init__(self) -> None:
+        self.misses: dict[str, int] = {}
+        self.dead = False
+
+    @property
+    def rows(self) -> int:
+        return sum(self.misses.values())
+
+    def add(self, odd: pa.Array, counts: pa.Array) -> None:
+        """`odd`: distinct texts that do not fit, and how often each comes."""
+        for text, count in zip(odd[:_TRIED].to_pylist(), counts[:_TRIED].to_pylist(), strict=True):
+            self.misses[text] = self.misses.get(text, 0) + count
+            if len(self.misses) > MOST_TOKENS:
+                self.dead = True
+                return
+
+
+class TypeGuess:
+    """Of one column of texts. `kinds`: the types that it may have beside category and text."""
+
+    def __init__(
+        self, name: str, columns: int, kinds: frozenset[str] = EVERYTHING, reading: Reading = texts.TEXT
+    ) -> None:
+        self.name = name
+        self._kinds = kinds
+        self.reading = reading
+        self._rows = 0
+        self._seen = 0
+        self._sample = Distinct(columns, _SAMPLE)
+        self._tokens: dict[str, int] = {}
+        self._places: dict[str, int] = {}
+        self._unit: str | None = None
+        self._whole = {"boolean": _Candidate(), "integer": _Candidate(), "digits": _Candidate()}
+        self._styles = {style: _Candidate() for style in STYLES}
+        self._fractions: set[Style] = set()
+        self._dates: dict[str, _Candidate] = {"": _Candidate()}
+
+    # ------------------------------------------------------------ first pass
+    def update(self, values: pa.Array) -> None:
+        """`values`: texts as the reading trims them; null where the file has nothing at all."""
+        counted = pc.value_counts(values.drop_null())
+        unique, counts = counted.field("values"), counted.field("counts")
+        missing = pc.is_in(unique, value_set=pa.array(sorted(texts.missing_of(self.reading)), pa.string()))
+        for token, count in zip(unique.filter(missing).to_pylist(), counts.filter(missing).to_pylist(), strict=True):
+            if token:
+                self._tokens[token] = self._tokens.get(token, 0) + count
+                self._note_place(token, values)
+        present = pc.invert(missing)
+        unique, counts = unique.filter(present), counts.filter(present)
+        if len(unique):
+            self._seen += pc.sum(counts).as_py()
+            self._sample.update(unique)
+            self._narrow(unique, counts, partial(self._note_places, values=values))
+        self._rows += len(values)
+
+    def _narrow(self, unique: pa.Array, counts: pa.Array, note: Callable[[_Candidate], None]) -> None:
+        def judge(candidate: _Candidate, fits: pa.Array) -> None:
+            odd = pc.invert(fits)
+            candidate.add(unique.filter(odd), counts.filter(odd))
+            note(candidate)
+
+        if "boolean" in self._kinds and not self._whole["boolean"].dead:
+            judge(self._whole["boolean"], pc.match_substring_regex(unique, _BOOLEAN))
+        if {"integer", "number"} & self._kinds:
+            self._narrow_numbers(unique, judge)
+        if "datetime" in self._kinds:
+            self._narrow_dates(unique, judge)
+
+    def _narrow_numbers(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
+        if self._unit is None:
+            self._unit = _unit_of(unique[0].as_py())
+        plain, carries = without_unit(unique, self._unit)
+        if not self._whole["digits"].dead:
+            digits = pc.match_substring_regex(plain, _DIGITS)
+            judge(self._whole["digits"], digits)
+            judge(self._whole["integer"], pc.and_(digits, _fit_64_bits(plain, digits)))
+        for decimal in ".,":
+            styles = [style for style in STYLES if style[0] == decimal and not self._styles[style].dead]
+            if not styles:
+                continue
+            simple = pc.and_(carries, _matches(plain, (decimal, "")))
+            for style in styles:
+                fits = simple
+                if style[1] and not pc.all(simple).as_py():
+                    fits = pc.and_(carries, _matches(plain, style))
+                judge(self._styles[style], fits)
+                if style not in self._fractions and _has_fraction(plain, fits, decimal):
+                    self._fractions.add(style)
+
+    def _narrow_dates(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
+        first = self._seen <= pc.count(unique).as_py() or len(self._dates) == 1
+        if first and not any(not candidate.misses for candidate in self._dates.values() if self._rows):
+            for text in unique[:_TRIED].to_pylist():
+                formats = [date for date in texts.date_formats(text) if date != "%Y-%m-%d"]
+                if formats:
+                    # Those before the first date, in earlier batches, are few or the column is none of dates.
+                    self._dates |= {date: self._late() for date in formats if date not in self._dates}
+                    break
+        for date, candidate in self._dates.items():
+            if not candidate.dead:
+                judge(candidate, _dates_that_are(unique, date))
+
+    def _late(self) -> _Candidate:
+        made = _Candidate()
+        made.misses = dict(self._dates[""].misses)
+        made.dead = self._dates[""].dead
+        return made
+
+    def _note_places(self, candidate: _Candidate, values: pa.Array) -> None:
+        for text in candidate.misses:
+            self._note_place(text, values)
+
+    def _note_place(self, text: str, values: pa.Array) -> None:
+        if text not in self._places:
+            at = pc.index(values, text).as_py()
+            if at >= 0:
+                self._places[text] = self._rows + at
+
+    # ------------------------------------------------------------ what the file says
+    def decimals(self) -> Mapping[str, tuple[str, int]]:
+        """The decimal mark that this column proves, with a text and its row that show it; empty if it may have either,
+        or holds no numbers."""
+        best = self._best_styles()
+        marks = {decimal for decimal, _ in best}
+        if len(marks) != 1 or self._digits_only():
+            return {}
+        (mark,) = marks
+        others = [candidate for (decimal, _), candidate in self._styles.items() if decimal != mark]
+        fitting = self._styles[best[0]].misses
+        shown = [text for candidate in others for text in candidate.misses if text not in fitting]
+        return {mark: (shown[0], self._places.get(shown[0], 0))} if shown else {}
+
+    def _digits_only(self) -> bool:
+        digits = self._whole["digits"]
+        return not digits.dead and digits.rows == min(candidate.rows for candidate in self._styles.values())
+
+    def _best_styles(self) -> Sequence[Style]:
+        """Those that the most values have, if these are numbers at all."""
+        if not {"integer", "number"} & self._kinds:
+            return []
+        able = {style: candidate.rows for style, candidate in self._styles.items() if self._tolerable(candidate)}
+        return [style for style, rows in able.items() if rows == min(able.values())]
+
+    def _tolerable(self, candidate: _Candidate) -> bool:
+        if candidate.dead or not self._seen:
+            return False
+        # A sign that not all numbers carry belongs to none.
+        return candidate.rows <= (0 if self._unit else TOLERATED * self._seen)
+
+    # ------------------------------------------------------------ the plan
+    def plan(self, order: Sequence[Style], wanted: ColumnType | None = None, date: str = "") -> Guess:
+        """`order`: the styles of numbers that this file may have, the likelier ones first. `wanted`, `date`: what the
+        uploader says; what does not fit is then found by `profile.misfits`."""
+        if wanted is not None:
+            return Guess(self._wanted(wanted, order, date), self._token_notes())
+        if not self._seen:
+            return Guess(ColumnPlan(self.name, "number", self.reading), self._token_notes())
+        found = self._typed(order)
+        if found is None:
+            return Guess(self._labels(), (*self._token_notes(), *self._label_notes()))
+        plan, candidate = found
+        odd = tuple((text, self._places.get(text, 0)) for text in candidate.misses)
+        if candidate.misses:
+            missing = (*sorted(texts.missing_of(self.reading)), *candidate.misses)
+            plan = msgspec.structs.replace(plan, reading=msgspec.structs.replace(plan.reading, missing=missing))
+        return Guess(plan, (*self._token_notes(), *self._form_notes(plan, candidate)), odd)
+
+    def _wanted(self, wanted: ColumnType, order: Sequence[Style], date: str) -> ColumnPlan:
+        reading = self.reading
+        if wanted in ("integer", "number"):
+            reading = self._number_reading(order)
+        elif wanted == "datetime":
+            reading = msgspec.structs.replace(reading, date=date or self._date_of_column() or "")
+        return ColumnPlan(self.name, wanted, reading)
+
+    def _typed(self, order: Sequence[Style]) -> tuple[ColumnPlan, _Candidate] | None:
+        if "boolean" in self._kinds and not self._whole["boolean"].dead and not self._whole["boolean"].misses:
+            return ColumnPlan(self.name, "boolean", self.reading), self._whole["boolean"]
+        number, when = self._number(order), self._date()
+        if number is None or when is None:
+            return number or when
+        return number if number[1].rows <= when[1].rows else when
+
+    def _number(self, order: Sequence[Style]) -> tuple[ColumnPlan, _Candidate] | None:
+        reading = self._number_reading(order)
+        candidate = self._styles[reading.decimal, reading.grouping]
+        if "number" not in self._kinds or not self._tolerable(candidate):
+            return None
+        digits, integer = self._whole["digits"], self._whole["integer"]
+        if not reading.unit and not digits.dead and digits.rows == candidate.rows:
+            if integer.rows == digits.rows and not integer.dead:
+                return ColumnPlan(self.name, "integer", reading), integer
+            return None  # as floats, two of them might become one
+        whole = (reading.decimal, reading.grouping) not in self._fractions and reading.grouping
+        return ColumnPlan(self.name, "integer" if whole else "number", reading), candidate
+
+    def _number_reading(self, order: Sequence[Style]) -> Reading:
+        best = self._best_styles()
+        decimal, grouping = next((style for style in order if style in best), order[0])
+        return msgspec.structs.replace(
+            self.reading, trim=True, decimal=decimal, grouping=grouping, unit=self._unit or ""
+        )
+
+    def _date(self) -> tuple[ColumnPlan, _Candidate] | None:
+        date = self._date_of_column()
+        if date is None:
+            return None
+        reading = msgspec.structs.replace(self.reading, trim=True, date=date)
+        return ColumnPlan(self.name, "datetime", reading), self._dates[date]
+
+    def _date_of_column(self) -> str | None:
+        """The one format that the most values have; None if they are no dates, or may be either way round."""
+        best = self._best_dates()
+        return best[0] if len(best) == 1 else None
+
+    def _best_dates(self) -> Sequence[str]:
+        if "datetime" not in self._kinds:
+            return []
+        limit = TOLERATED * self._seen
+        able = {
+            date: candidate.rows
+            for date, candidate in self._dates.items()
+            if not candidate.dead and candidate.rows <= limit and self._seen
+        }
+        return [date for date, rows in able.items() if rows == min(able.values())]
+
+    def labels(self) -> Guess:
+        """The plan of a category, whatever the texts look like."""
+        return Guess(ColumnPlan(self.name, "category", self.reading), self._token_notes())
+
+    def _labels(self) -> ColumnPlan:
+        return ColumnPlan(self.name, "text" if self._is_prose() else "category", self.reading)
+
+    def _is_prose(self) -> bool:
+        """Mostly different, and long: free text, not a label."""
+        values = self._sample.values()
+        count = len(values)
+        length = sum(map(len, values)) / count
+        words = sum(len(value.split()) for value in values) / count
+        return (length >= 50 or words >= 4) and (count > 50 or count > self._seen / 2)
+
+    # ------------------------------------------------------------ notes
+    def _note(self, code: str, message: str, value: str | None = None, count: int | None = None) -> Note:
+        row = self._places.get(value) if value is not None else None
+        told = f"column {self.name!r}: {message}"
+        return Note(code=code, message=told, column=self.name, line=row, value=value, count=count)
+
+    def _token_notes(self) -> tuple[Note, ...]:
+        if not self._tokens:
+            return ()
+        first = min(self._tokens, key=lambda token: self._places.get(token, 0))
+        count = sum(self._tokens.values())
+        shown = ", ".join(map(repr, sorted(self._tokens)))
+        return (self._note("missing_tokens", f"{shown} taken as missing, {_times(count)}", first, count),)
+
+    def _form_notes(self, plan: ColumnPlan, candidate: _Candidate) -> Iterator[Note]:
+        if candidate.misses:
+            kind = "dates" if plan.type == "datetime" else "numbers"
+            shown = ", ".join(map(repr, candidate.misses))
+            first = next(iter(candidate.misses))
+            message = f"{shown} taken as missing, {_times(candidate.rows)}: the other values are {kind}"
+            yield self._note("not_a_value", message, first, candidate.rows)
+        if plan.reading.grouping:
+            mark = plan.reading.grouping
+            if value := self._shown(mark, plan.reading):
+                number = f"{texts.number_of(value, plan.reading):.15g}"
+                yield self._note("grouped_digits", f"{value!r} is read as {number}: {mark!r} groups digits", value)
+        if plan.reading.unit:
+            yield self._note("unit", f"numbers are read without the {plan.reading.unit!r} that all of them carry")
+        if plan.reading.date:
+            yield self._note("date_format", f"dates are read as {plan.reading.date}")
+
+    def _shown(self, mark: str, reading: Reading) -> str:
+        """A value with its digits grouped."""
+        variants = texts.SPACES if mark == " " else texts.APOSTROPHES if mark == "'" else mark
+        fitting = (text for text in self._sample.values() if text not in (reading.missing or ()))
+        return next((text for text in fitting if any(each in text for each in variants)), "")
+
+    def _label_notes(self) -> Iterator[Note]:
+        digits = self._whole["digits"]
+        if {"integer", "number"} & self._kinds and not digits.dead and digits.rows <= TOLERATED * self._seen:
+            longest = max(self._sample.values(), key=len)
+            message = f"integers of more than 64 bits, as {longest}, are kept as labels"
+            yield self._note("long_integers", message, longest)
+        if len(best := self._best_dates()) > 1:
+            shown = next(iter(self._sample.values()))
+            either = " or ".join(best)
+            message = f"dates as {shown!r} may be {either}: kept as labels; say types={self.name}:datetime[{best[0]}]"
+            yield self._note("date_order", message, shown)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _unit_of(text: str) -> str:
+    """The percent or currency sign that a number carries, if that is what the text is."""
+    for unit in texts.UNITS:
+        rest = texts.without_unit(text.replace(texts.MINUS, "-"), unit)
+        if rest != text and rest[-1:].isdigit() and rest.lstrip("+-")[:1].isdigit():
+            return unit
+    return ""
+
+
+def without_unit(values: pa.Array, unit: str) -> tuple[pa.Array, pa.Array]:
+    """The numbers without the sign, with an ASCII minus; and for each whether it carried the sign (all, if there is
+    none to carry). As `parvada.texts.without_unit`, for many."""
+    values = pc.replace_substring(values, texts.MINUS, "-")
+    if not unit:
+        return values, pc.is_valid(values)
+    carries = pc.match_substring(values, unit)
+    sign = "".join(f"\\x{{{ord(letter):x}}}" for letter in unit)
+    values = pc.replace_substring_regex(values, f"^(-?)[{texts.SPACES}]*{sign}[{texts.SPACES}]*", r"\1")
+    return pc.replace_substring_regex(values, f"[{texts.SPACES}]*{sign}$", ""), carries
+
+
+def plain_numbers(values: pa.Array, reading: Reading) -> pa.Array:
+    """Texts of numbers as Arrow reads them."""
+    plain, _ = without_unit(values, reading.unit)
+    if reading.grouping:
+        plain = pc.replace_substring_regex(plain, texts.GROUPINGS[reading.grouping], "")
+    if reading.decimal != ".":
+        plain = pc.replace_substring(plain, reading.decimal, ".")
+    return pc.replace_substring_regex(plain, r"^\+", "")
+
+
+def fit_number(values: pa.Array, reading: Reading, *, whole: bool) -> pa.Array:
+    """Which of the texts are numbers of the reading's form; `whole`: integers of 64 bits."""
+    plain, _ = without_unit(values, reading.unit)
+    if not whole:
+        return _matches(plain, (reading.decimal, reading.grouping))
+    plain = plain_numbers(values, reading)
+    digits = pc.match_substring_regex(plain, _DIGITS)
+    return pc.and_(digits, _fit_64_bits(plain, digits))
+
+
+def _matches(values: pa.Array, style: Style) -> pa.Array:
+    form = f"^({texts.number_form(*style)})$"
+    return pc.or_(pc.match_substring_regex(values, form), pc.match_substring_regex(values, _INFINITE))
+
+
+def _has_fraction(values: pa.Array, fits: pa.Array, decimal: str) -> bool:
+    marked = pc.match_substring_regex(values, f"[{decimal}eEnN]")
+    return bool(pc.any(pc.and_(fits, marked)).as_py())
+
+
+def _fit_64_bits(values: pa.Array, digits: pa.Array) -> pa.Array:
+    long = pc.and_(digits, pc.greater_equal(pc.utf8_length(values), _LONG))
+    if not pc.any(long).as_py():
+        return pc.is_valid(values)
+    asked = zip(long.to_pylist(), values.to_pylist(), strict=True)
+    return pa.array([not is_long or -(2**63) <= int(text) < 2**63 for is_long, text in asked], pa.bool_())
+
+
+def _dates_that_are(values: pa.Array, date: str) -> pa.Array:
+    """Which of the texts are dates of this format, of a day that exists."""
+    if not date:
+        fits = pc.match_substring_regex(values, _ISO)
+        named = values
+    else:
+        named = pa.array([texts.named_month(text) for text in values.to_pylist()], pa.string())
+        fits = pc.match_substring_regex(named, f"^{texts.date_form(date)}$")
+    if not pc.any(fits).as_py():
+        return fits
+    import pandas as pd
+
+    asked: list[str] = named.filter(fits).to_pylist()
+    known = iter(pd.to_datetime(asked, format=date or "ISO8601", utc=True, errors="coerce").notna())
+    return pa.array([bool(next(known)) if fit else False for fit in fits.to_pylist()], pa.bool_())
