@@ -221,9 +221,11 @@ def dates_of(values: Values, date: str = "") -> "pd.DatetimeIndex":
     index = pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce"))
     if not date or isinstance(values, np.ndarray):
         return index
-    other: list[Any] = [None if value is None else named_month(value) for value in values]
-    found = pd.DatetimeIndex(pd.to_datetime(other, format=date, utc=True, errors="coerce"))
-    return found.where(found.notna(), index)
+    forms: tuple[list[Any], list[Any]] = list(values), [None if v is None else named_month(v) for v in values]
+    for written in forms:
+        found = pd.DatetimeIndex(pd.to_datetime(written, format=date, utc=True, errors="coerce"))
+        index = found.where(found.notna(), index)
+    return index
 
 
 def _of_form(field: InputField) -> str:

@@ -75,11 +75,19 @@ class TypeGuess:
     """Of one column of texts. `kinds`: the types that it may have beside category and text."""
 
     def __init__(
-        self, name: str, columns: int, kinds: frozenset[str] = EVERYTHING, reading: Reading = texts.TEXT
+        self,
+        name: str,
+        columns: int,
+        kinds: frozenset[str] = EVERYTHING,
+        reading: Reading = texts.TEXT,
+        *,
+        told_missing: bool = False,
     ) -> None:
+        """`told_missing`: the uploader said what stands for a missing value; nothing of it is guessed."""
         self.name = name
         self._kinds = kinds
         self.reading = reading
+        self._told_missing = told_missing
         self._rows = 0
         self._seen = 0
         self._sample = Distinct(columns, _SAMPLE)
@@ -226,7 +234,9 @@ class TypeGuess:
         if wanted in ("integer", "number"):
             reading = self._number_reading(order)
         elif wanted == "datetime":
-            reading = msgspec.structs.replace(reading, date=date or self._date_of_column() or "")
+            reading = msgspec.structs.replace(reading, trim=True, date=date or self._date_of_column() or "")
+        elif wanted == "category":
+            reading = msgspec.structs.replace(reading, mixed=True)
         return ColumnPlan(self.name, wanted, reading)
 
     def _typed(self, order: Sequence[Style]) -> tuple[ColumnPlan, _Candidate] | None:
@@ -302,7 +312,7 @@ class TypeGuess:
         return Note(code=code, message=told, column=self.name, line=row, value=value, count=count)
 
     def _token_notes(self) -> tuple[Note, ...]:
-        if not self._tokens:
+        if not self._tokens or self._told_missing:
             return ()
         first = min(self._tokens, key=lambda token: self._places.get(token, 0))
         count = sum(self._tokens.values())

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from parvada.schema import DatasetDetail, Note
 from parvada.texts import TYPED_VALUE
 from training import profile
+from training.asked_types import AskedType, of_arrow, parse_types
 from training.errors import BadData, BadRequest, nearest
 from training.guess import STYLES, ColumnPlan, Guess, Style, TypeGuess
 from training.notes import located
@@ -105,7 +106,10 @@ def _known(name: str, names: tuple[str, ...], role: str, error: type[BadData] | 
 
 def _infer(source: Source, roles: _Roles, options: IngestOptions) -> tuple[dict[str, ColumnPlan], list[Note]]:
     """The plan of each column, and notes about what was guessed."""
-    guesses = {name: TypeGuess(name, len(roles.kept), *source.texts(name)) for name in roles.kept}
+    asked = parse_types(options.types)
+    for name in asked:
+        _known(name, source.names, "types", BadRequest)
+    guesses = {name: _guess(source, name, len(roles.kept), options) for name in roles.kept}
     types: dict[str, pa.DataType] = {}
     rows = 0
     for batch in source.batches():
@@ -118,13 +122,14 @@ def _infer(source: Source, roles: _Roles, options: IngestOptions) -> tuple[dict[
     if not rows:
         raise BadData("header_only", "the file has a header and no rows")
     texts = {name: guess for name, guess in guesses.items() if pa.types.is_string(types[name])}
-    order, notes = _number_styles(source, texts)
+    order, notes = _number_styles(source, {n: guess for n, guess in texts.items() if n not in asked}, options.decimal)
     plans: dict[str, ColumnPlan] = {}
     for name in roles.kept:
+        wanted = asked.get(name)
         if name not in texts:
-            plans[name] = ColumnPlan(name, profile.typed(name, types[name]), TYPED_VALUE)
+            plans[name] = _plan_of_arrow(name, types[name], wanted)
             continue
-        found = texts[name].plan(order)
+        found = texts[name].plan(order, wanted.type, wanted.date) if wanted else texts[name].plan(order)
         if found.odd and name in (roles.target, roles.weight, roles.group):
             found = _strict(source, roles, texts[name], found)
         plans[name] = found.plan
@@ -136,11 +141,31 @@ def _infer(source: Source, roles: _Roles, options: IngestOptions) -> tuple[dict[
     return plans, notes
 
 
-def _number_styles(source: Source, texts: Mapping[str, TypeGuess]) -> tuple[Sequence[Style], list[Note]]:
-    """The styles of numbers that the file may have, the likelier ones first. One decimal mark holds for all of it.
+def _guess(source: Source, name: str, columns: int, options: IngestOptions) -> TypeGuess:
+    kinds, reading = source.texts(name)
+    if options.missing is None:
+        return TypeGuess(name, columns, kinds, reading)
+    reading = msgspec.structs.replace(reading, missing=options.missing)
+    return TypeGuess(name, columns, kinds, reading, told_missing=True)
+
+
+def _plan_of_arrow(name: str, arrow: pa.DataType, wanted: AskedType | None) -> ColumnPlan:
+    if wanted is None:
+        return ColumnPlan(name, profile.typed(name, arrow), TYPED_VALUE)
+    return ColumnPlan(name, *of_arrow(name, arrow, wanted, TYPED_VALUE))
+
+
+def _number_styles(source: Source, texts: Mapping[str, TypeGuess], decimal: str) -> tuple[Sequence[Style], list[Note]]:
+    """The styles of numbers that the file may have, the likelier ones first. One decimal mark, `decimal` if it is
+    given, holds for all of it.
 
     Raises BadData: some columns prove a decimal point and others a decimal comma.
     """
+    if decimal:
+        if decimal not in (".", ","):
+            message = f"decimal is {decimal!r}: it must be a point or a comma"
+            raise BadRequest("invalid_decimal", message, {"field": "decimal", "value": decimal, "allowed": [".", ","]})
+        return [style for style in STYLES if style[0] == decimal], []
     if not isinstance(source, CsvSource):
         return STYLES, []
     proven: dict[str, tuple[str, str, int]] = {}

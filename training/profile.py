@@ -84,6 +84,9 @@ def convert(values: pa.Array, plan: ColumnPlan) -> pa.Array:
 
 
 def _from_texts(values: pa.Array, plan: ColumnPlan) -> pa.Array:
+    # Neither of these two fails by itself of what it is not.
+    if plan.type in ("datetime", "boolean") and pc.any(misfits(values, plan)).as_py():
+        raise ValueError(f"not all values are of type {plan.type}")
     if plan.type == "datetime":
         found = dates_of(values.to_pylist(), plan.reading.date)
         # Through numpy: in its own process pyarrow does not know what an index is (`training.ingest_worker`).

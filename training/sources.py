@@ -27,6 +27,8 @@ BLOCK_BYTES = 2 << 20
 MAX_JSON_RECORDS = 256 << 20
 """A JSON array must be read whole; larger ones are asked for as JSON lines."""
 _COPY_BYTES = 1 << 20
+_VALUE = msgspec.structs.replace(TYPED_VALUE, mixed=True)
+"""Of a column of JSON numbers or booleans, which may become labels: by its uploader's word, or beyond 64 bits."""
 
 
 class Source(Protocol):
@@ -184,12 +186,11 @@ class JsonSource:
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
         found = self._types[name] - {type(None)}
         if found == {bool}:
-            return frozenset({"boolean"}), TYPED_VALUE
+            return frozenset({"boolean"}), _VALUE
         if found == {int}:
-            # Mixed in case that some do not fit 64 bits, and all become labels.
-            return frozenset({"integer", "number"}), msgspec.structs.replace(TYPED_VALUE, mixed=True)
+            return frozenset({"integer", "number"}), _VALUE
         if found <= {int, float}:
-            return frozenset({"number"}), TYPED_VALUE
+            return frozenset({"number"}), _VALUE
         if found == {str}:  # JSON has no dates of its own
             return frozenset({"datetime"}), TYPED
         return frozenset(), msgspec.structs.replace(TYPED, mixed=True)

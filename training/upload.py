@@ -15,6 +15,12 @@ class IngestOptions(msgspec.Struct, frozen=True):
     group: str = ""
     drop: tuple[str, ...] = ()
     format: str = ""
+    types: tuple[str, ...] = ()
+    """`column:type`, see `training.asked_types`."""
+    missing: tuple[str, ...] | None = None
+    """The texts that stand for missing values, the empty one besides; None: the usual ones."""
+    decimal: str = ""
+    """`.` or `,`."""
     max_bytes: int = 4 << 30
     """Of the decompressed file."""
     room: int = 1 << 62

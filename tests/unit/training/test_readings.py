@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.unit.training.asked import Uploaded, upload
-from training.errors import BadData
+from training.errors import BadData, BadRequest
 
 
 def column(frame: pd.DataFrame, name: str) -> list[Any]:
@@ -262,3 +262,72 @@ def test_an_order_of_day_and_month_that_nothing_proves_is_not_guessed(tmp_path: 
     (note,) = made.result.detail.notes
     assert (note.code, note.column, note.value) == ("date_order", "v", "01/02/2024")
     assert "types=v:datetime[%d/%m/%Y]" in note.message
+
+
+# ---------------------------------------------------------------- who knows better says so
+def test_types_that_are_given_hold(tmp_path: Path) -> None:
+    text = "zip,when,size,y\n" + "".join(
+        f"{10003 + row % 4},0{row % 9 + 1}/02/2024,{row},{row % 3}\n" for row in range(30)
+    )
+    told = ["zip:category", "when:datetime[%d/%m/%Y]", "size:number", "y:category"]
+    made = upload(tmp_path, text, types=told)
+    assert made.types == {"zip": "category", "when": "datetime", "size": "number", "y": "category"}
+    assert made.notes == set()
+    assert set(made.data.y.tolist()) == {"0", "1", "2"}
+    assert column(made.by_rows([{"zip": 10003}, {"zip": "10003"}]), "zip") == ["10003", "10003"]
+    assert column(made.by_cells([{"zip": "10003"}]), "zip") == ["10003"]
+    assert column(made.data.frame, "when#month")[0] == 2.0
+
+
+def test_missing_texts_that_are_given_are_those(tmp_path: Path) -> None:
+    made = upload(tmp_path, COUNTRIES, missing=["FR"])
+    assert column(made.data.frame, "c")[:3] == ["NA", "DE", ""]
+    assert in_every_format(made, "c", "NA") == {"NA"}
+    assert in_every_format(made, "c", "FR") == {""}
+    assert made.notes == set()
+    assert column(upload(tmp_path, COUNTRIES, missing=[]).data.frame, "c")[:3] == ["NA", "DE", "FR"]
+
+
+def test_a_decimal_mark_that_is_given_holds(tmp_path: Path) -> None:
+    text = table(["1,234", "5,678"])
+    assert column(upload(tmp_path, text, decimal=",").data.frame, "v")[0] == 1.234
+    assert column(upload(tmp_path, text, decimal=".").data.frame, "v")[0] == 1234
+
+
+def test_integers_of_a_typed_file_may_be_labels(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"code": [1, 2] * 10, "y": ["p", "q"] * 10})
+    made = upload(tmp_path, parquet(frame), types=["code:category"])
+    assert column(made.data.frame, "code")[:2] == ["1", "2"]
+    assert column(made.by_rows([{"code": 1}]), "code") == column(made.by_cells([{"code": "1"}]), "code") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"types": ["v"]}, "'v' is not column:type"),
+        ({"types": ["v:numbr"]}, "did you mean 'number'"),
+        ({"types": ["w:number"]}, "types column 'w' is not in the file"),
+        ({"types": ["v:datetime[day]"]}, "no format of dates"),
+        ({"types": ["v:number[%d]"]}, "no format of dates"),
+        ({"types": ["v:number", "v:category"]}, "given twice"),
+        ({"decimal": ";"}, "must be a point or a comma"),
+    ],
+)
+def test_what_cannot_hold_is_a_bad_request(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        upload(tmp_path, table(["1", "2"]), **options)
+
+
+@pytest.mark.parametrize("kind", ["number", "integer", "boolean", "datetime"])
+def test_a_value_that_is_none_of_the_given_type_is_named_with_its_line(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(BadData, match="line 3, column 'v': 'x' is ") as refused:
+        upload(
+            tmp_path, table([{"boolean": "true", "datetime": "2024-01-01"}.get(kind, "1"), "x"]), types=[f"v:{kind}"]
+        )
+    assert refused.value.code == "wrong_type"
+
+
+def test_a_typed_column_cannot_be_just_anything(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"when": pd.to_datetime(["2024-01-01", "2024-02-01"] * 10), "y": ["p", "q"] * 10})
+    with pytest.raises(BadRequest, match=r"'when' has the type timestamp.* it cannot be number"):
+        upload(tmp_path, parquet(frame), types=["when:number"])
