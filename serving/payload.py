@@ -73,8 +73,10 @@ _CELLS = msgspec.json.Decoder(list[Any])
 
 def to_features(request: Request, version: VersionView) -> "pandas.DataFrame":
     """The frame that the pipeline takes. Raises `BadInput` naming column, row and value."""
+    absent = [None] * request.rows
+    columns = {field.name: request.columns.get(field.name, absent) for field in version.signature.inputs}
     try:
-        return to_frame(request.columns, version.signature.inputs, text=request.text)
+        return to_frame(columns, version.signature.inputs, text=request.text)
     except ColumnError as error:
         raise BadInput(
             f"{error}"[:1000], column=error.column, row=error.row, value=_shown(error.value), reason=error.reason

@@ -43,7 +43,7 @@ class V2Codec(msgspec.Struct, frozen=True):
         if not request.inputs:
             raise BadInput("The request has no inputs")
         columns, rows = self._columns(request.inputs, version)
-        asked = tuple(dict.fromkeys(output.name for output in request.outputs)) or None
+        asked = tuple(dict.fromkeys(output.name for output in request.outputs or ())) or None
         return Request(columns, rows, outputs=asked, id=request.id)
 
     def outputs(self, request: Request, served: Served) -> tuple[str, ...]:

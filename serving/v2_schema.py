@@ -123,20 +123,22 @@ class RequestInput(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: msgspec.Raw = msgspec.Raw()
 
 
 class RequestOutput(msgspec.Struct):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(msgspec.Struct):
+    """A field that is null is absent: clients generated from a schema send all of them."""
+
     inputs: list[RequestInput]
     id: str | None = None
-    parameters: dict[str, Any] = {}
-    outputs: list[RequestOutput] = []
+    parameters: dict[str, Any] | None = None
+    outputs: list[RequestOutput] | None = None
 
 
 class ResponseOutput(msgspec.Struct):

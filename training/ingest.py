@@ -41,7 +41,7 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
     roles = _Roles.resolve(source.names, options)
     plans, notes = _infer(source, roles, options)
     writing = _Writing(source, roles, plans, work, options.room)
-    for batch in source.batches():
+    for batch in source.batches(roles.dropped):
         writing.add(batch)
     parts = writing.finish()
     task = resolve_task(roles.target, plans[roles.target].type, writing.target, options.task)
@@ -112,7 +112,7 @@ def _infer(source: Source, roles: _Roles, options: IngestOptions) -> tuple[dict[
     guesses = {name: _guess(source, name, len(roles.kept), options) for name in roles.kept}
     types: dict[str, pa.DataType] = {}
     rows = 0
-    for batch in source.batches():
+    for batch in source.batches(roles.dropped):
         rows += batch.num_rows
         for name, guess in guesses.items():
             values = _column(batch, name)

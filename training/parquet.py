@@ -1,7 +1,7 @@
 """Parquet files as streams of batches in bounded memory, however wide they are and however they were written."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ class ParquetSource:
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
         return frozenset(), TYPED
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         try:
             with pa_parquet.ParquetFile(self._path, memory_map=True) as file:
                 for group in range(file.num_row_groups):

@@ -3,7 +3,7 @@ each plain or gzipped. Memory is bounded by a batch (JSON records: by `MAX_JSON_
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,8 +40,8 @@ class Source(Protocol):
         """Of a column of strings: the types that its texts may turn out to be, and how they are read."""
         ...
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Raises BadData where the file is malformed."""
+    def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Nobody reads the columns `unused`, so their values may be anything. Raises BadData: the file is malformed."""
         ...
 
     def line(self, row: int) -> int:
@@ -129,7 +129,7 @@ class CsvSource:
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
         return EVERYTHING, TEXT
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         try:
             # Mapped: the reader reads 32 blocks ahead, which then are page cache and not memory of this process.
             with (
@@ -195,11 +195,11 @@ class JsonSource:
             return frozenset({"datetime"}), TYPED
         return frozenset(), msgspec.structs.replace(TYPED, mixed=True)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         rows: list[list[str | None]] = []
         most, gathered = batch_rows(len(self.names), 0), 0
         for line, record in self._records():
-            row = [_as_text(record.get(name), name, line) for name in self.names]
+            row = [None if name in unused else _as_text(record.get(name), name, line) for name in self.names]
             rows.append(row)
             gathered += sum(map(len, filter(None, row)))
             if len(rows) >= most or gathered > BATCH_BYTES:
@@ -264,7 +264,7 @@ class ArrowSource:
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
         return frozenset(), TYPED
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         size = 0
         try:
             # Mapped: a batch that is not compressed is page cache, however large its writer made it.

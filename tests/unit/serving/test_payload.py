@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from parvada.schema import InputField
 from parvada.texts import MISSING
 from serving.bodies import codec_for
 from serving.errors import BadInput, TooLarge, UnsupportedFormat
@@ -107,6 +108,14 @@ def test_unseen_category_and_missing_optional_values_are_taken() -> None:
     assert frame["city"].tolist() == ["Nowhere", "Rome"]
     assert frame["income"].isna().tolist() == [True, False]
     assert frame["note"].tolist() == ["pays late", ""]
+
+
+@pytest.mark.parametrize("body", [b'{"rows": [{}, {}]}', b'{"columns": [], "data": [[], []]}'])
+def test_rows_without_a_value_are_rows_where_every_column_is_optional(body: bytes) -> None:
+    optional = version_of([InputField(name=f.name, type=f.type, required=False) for f in MIXED_INPUTS])
+    frame = to_features(JSON.decode(body, optional), optional)
+    assert frame["age"].isna().tolist() == [True, True]
+    assert frame["city"].tolist() == ["", ""]
 
 
 def test_columns_may_come_in_any_order() -> None:

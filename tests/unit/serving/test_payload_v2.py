@@ -138,6 +138,14 @@ def test_null_in_a_required_column_is_refused(name: str, value: Any) -> None:
     assert (refused.value.details["column"], refused.value.details["row"]) == (name, 1)
 
 
+def test_null_is_absent() -> None:
+    inputs = [tensor(name, [1], "FP64", [1.0]) | {"parameters": None} for name in NAMES]
+    request = CODEC.decode(body(*inputs, id=None, parameters=None, outputs=None), IRIS)
+    assert (request.id, request.outputs, columns(request)) == (None, None, {name: [1.0] for name in NAMES})
+    asked = CODEC.decode(body(*inputs, outputs=[{"name": "predict", "parameters": None}]), IRIS)
+    assert asked.outputs == ("predict",)
+
+
 def test_ten_million_values_are_too_many() -> None:
     with pytest.raises(TooLarge):
         CODEC.decode(body(tensor("x", [2_500_000, 4], "FP64", [])), IRIS)

@@ -143,6 +143,16 @@ def test_bad_options_are_refused(tmp_path: Path, options: dict[str, object], say
         load(tmp_path, TABLE, **options)
 
 
+@pytest.mark.parametrize("separator", ["\n", ","])
+def test_a_nested_column_that_is_dropped_may_hold_anything(tmp_path: Path, separator: str) -> None:
+    rows = separator.join(
+        ['{"a":1,"tags":{"x":[1]},"b":"p"}', '{"a":2,"tags":["x",{}],"b":"q"}', '{"a":3,"b":"q"}'] * 2
+    )
+    result = load(tmp_path, rows if separator == "\n" else f"[{rows}]", drop=["tags"])
+    assert ([column.name for column in result.detail.columns], result.rows) == (["a", "b"], 6)
+    assert result.detail.dropped_columns == ["tags"]
+
+
 def test_rows_without_target_are_dropped_and_counted(tmp_path: Path) -> None:
     result = load(tmp_path, "a,b\n1,x\n2,\n3,y\n4,NaN\n5,x\n")
     assert (result.rows, result.detail.dropped_rows, result.detail.smallest_class) == (3, 2, 1)
