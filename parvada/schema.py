@@ -393,6 +393,8 @@ class OutputField(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Signature(msgspec.Struct, kw_only=True):
     inputs: list[InputField]
     outputs: list[OutputField]
+    ignored: list[str] = []
+    """Columns that a request may have and the model does not use: those of its data set that were no inputs."""
 
 
 class DatasetVersionRef(msgspec.Struct, kw_only=True):

@@ -14,6 +14,8 @@ import msgspec
 
 from parvada import schema
 from parvada.columns import ColumnError, to_frame
+from parvada.delimited import delimiter_of
+from parvada.names import AmbiguousName, ColumnNames, header_names
 from serving import engines
 from serving.engines import Engine
 from serving.errors import BadInput, TooLarge
@@ -96,19 +98,40 @@ def check_size(rows: int, columns: int, max_values: int) -> None:
         )
 
 
-def check_columns(names: Sequence[str], version: VersionView) -> None:
-    """Raises `BadInput` for a column given twice, an unknown one, or a missing required one."""
-    known = [field.name for field in version.signature.inputs]
-    given = set(names)
-    if len(given) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadInput(f"column {twice!r} is given twice", column=twice)
-    unknown = sorted(given.difference(known))
-    if unknown:
-        refuse_unknown(unknown[0], known)
-    missing = [f.name for f in version.signature.inputs if f.required and f.name not in given]
+def names_of(version: VersionView) -> ColumnNames:
+    """Every column that a request may name: the inputs, and those that are ignored."""
+    return ColumnNames([*(field.name for field in version.signature.inputs), *version.signature.ignored])
+
+
+def find_column(name: str, names: ColumnNames) -> str | None:
+    """Raises `BadInput` for a name that may mean several columns."""
+    try:
+        return names.find(name)
+    except AmbiguousName as error:
+        raise BadInput(f"column {error}"[:1000], column=name, columns=error.meant) from error
+
+
+def inputs_meant(given: Sequence[str], version: VersionView, rows: Mapping[str, int] | None = None) -> list[str | None]:
+    """The input that each name means, None for a column that the model ignores. `rows`: in which row a name is first.
+
+    Raises `BadInput` for an input given twice, an unknown column, or a missing required one.
+    """
+    inputs, names = {field.name: field for field in version.signature.inputs}, names_of(version)
+    meant: list[str | None] = []
+    taken: set[str] = set()
+    for name in given:
+        column = find_column(name, names)
+        if column is None:
+            refuse_unknown(name, list(inputs), rows.get(name) if rows else None)
+        if column in taken:
+            raise BadInput(f"column {column!r} is given twice", column=column)
+        if column in inputs:
+            taken.add(column)
+        meant.append(column if column in inputs else None)
+    missing = [field.name for field in inputs.values() if field.required and field.name not in taken]
     if missing:
         raise BadInput(f"column {missing[0]!r} is missing; needed: {missing}", column=missing[0], missing=missing)
+    return meant
 
 
 def refuse_unknown(name: str, known: Sequence[str], row: int | None = None) -> NoReturn:
@@ -148,23 +171,25 @@ class JsonCodec(msgspec.Struct, frozen=True):
         return encode_answer(served, results)
 
     def _from_rows(self, raw: list[msgspec.Raw], version: VersionView) -> Request:
-        known = [field.name for field in version.signature.inputs]
-        check_size(len(raw), len(known), self.max_values)
+        check_size(len(raw), len(version.signature.inputs), self.max_values)
         rows = [_decode_row(item, number) for number, item in enumerate(raw, 1)]
-        allowed = frozenset(known)
-        seen: set[str] = set()
+        seen: dict[str, int] = {}
         for number, row in enumerate(rows, 1):
-            if not row.keys() <= allowed:
-                refuse_unknown(min(row.keys() - allowed), known, number)
-            seen.update(row)
-        check_columns(sorted(seen), version)
-        return Request({name: [row.get(name) for row in rows] for name in known if name in seen}, len(rows))
+            if not row.keys() <= seen.keys():
+                seen |= {name: number for name in row if name not in seen}
+        meant = zip(seen, inputs_meant(list(seen), version, seen), strict=True)
+        return Request({column: [row.get(name) for row in rows] for name, column in meant if column}, len(rows))
 
-    def _from_data(self, columns: list[str], raw: list[msgspec.Raw], version: VersionView) -> Request:
-        check_columns(columns, version)
-        check_size(len(raw), len(columns), self.max_values)
-        rows = [_decode_cells(item, number, len(columns)) for number, item in enumerate(raw, 1)]
-        return Request(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)), len(rows))
+    def _from_data(self, names: list[str], raw: list[msgspec.Raw], version: VersionView) -> Request:
+        meant = inputs_meant(names, version)
+        check_size(len(raw), len(names), self.max_values)
+        rows = [_decode_cells(item, number, len(names)) for number, item in enumerate(raw, 1)]
+        return Request(_columns(meant, rows), len(rows))
+
+
+def _columns(meant: Sequence[str | None], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """The cells of each input that is meant, by its name."""
+    return {name: [row[place] for row in rows] for place, name in enumerate(meant) if name is not None}
 
 
 def _decode_body(body: bytes) -> _Body:
@@ -192,22 +217,25 @@ def _decode_cells(raw: msgspec.Raw, number: int, width: int) -> list[Any]:
 
 
 class CsvCodec(msgspec.Struct, frozen=True):
-    """A header and rows, UTF-8. An empty cell, `NA`, `NaN` or `null` is a missing value. Answers in JSON."""
+    """A header and rows, UTF-8, as an upload would be read. An empty cell, `NA`, `NaN` or `null` is a missing value.
+    Answers in JSON."""
 
     max_values: int
-    delimiter: str = ","
+    delimiter: str | None = None
+    """None: what the text shows."""
 
     def decode(self, body: bytes, version: VersionView) -> Request:
         try:
-            lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), delimiter=self.delimiter, strict=True)
-            header = [name.strip() for name in next(lines, [])]
-            check_columns(header, version)
+            text = body.decode("utf-8-sig")
+            delimiter = self.delimiter or delimiter_of(text) or ","
+            lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            header = header_names(next(filter(None, lines), []))
+            meant = inputs_meant(header, version)
             rows = list(self._rows(lines, len(header)))
         except (csv.Error, UnicodeDecodeError) as error:
             raise BadInput(f"The body is not CSV in UTF-8: {error}") from error
         check_size(len(rows), len(header), self.max_values)
-        columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-        return Request(columns, len(rows), text=True)
+        return Request(_columns(meant, rows), len(rows), text=True)
 
     def outputs(self, request: Request, served: Served) -> tuple[str, ...]:
         return tuple(o for o in (engines.PREDICT, engines.PROBA) if o in served.engine.outputs)

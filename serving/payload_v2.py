@@ -12,7 +12,7 @@ from parvada.schema import ColumnType
 from serving import engines
 from serving.errors import BadInput
 from serving.labels import as_labels, target_type
-from serving.payload import Request, Served, check_columns, check_size
+from serving.payload import Request, Served, check_size, find_column, inputs_meant, names_of
 from serving.tensors import elements
 from serving.v2_schema import InferRequest, InferResponse, RequestInput, ResponseOutput, Tensor
 from serving.view import VersionView
@@ -60,16 +60,17 @@ class V2Codec(msgspec.Struct, frozen=True):
         return msgspec.json.encode(InferResponse(served.model.name, version, outputs, request.id))
 
     def _columns(self, inputs: list[RequestInput], version: VersionView) -> tuple[dict[str, list[Any]], int]:
-        fields = version.signature.inputs
         first = inputs[0]
-        if len(inputs) == 1 and len(first.shape) == 2 and all(field.name != first.name for field in fields):
+        if len(inputs) == 1 and len(first.shape) == 2 and find_column(first.name, names_of(version)) is None:
             return self._matrix(first, version)
-        check_columns([tensor.name for tensor in inputs], version)
-        rows = {tensor.name: _rows_of_column(tensor) for tensor in inputs}
+        meant = inputs_meant([tensor.name for tensor in inputs], version)
+        used = {name: tensor for name, tensor in zip(meant, inputs, strict=True) if name is not None}
+        rows = {tensor.name: _rows_of_column(tensor) for tensor in used.values() or [first]}
         if len(set(rows.values())) > 1:
             raise BadInput(f"The inputs have different numbers of rows: {rows}", rows=rows)
-        check_size(rows[first.name], len(inputs), self.max_values)
-        return {tensor.name: elements(tensor) for tensor in inputs}, rows[first.name]
+        (count,) = set(rows.values())
+        check_size(count, len(inputs), self.max_values)
+        return {name: elements(tensor) for name, tensor in used.items()}, count
 
     def _matrix(self, tensor: RequestInput, version: VersionView) -> tuple[dict[str, list[Any]], int]:
         fields = version.signature.inputs

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from parvada.delimited import delimiter_of
+from parvada.names import header_names
 from training.errors import BadData
 
-DELIMITERS = ",;\t|"
 MAX_COLUMNS = 2_000
 """So that a dataset's description stays far below the 1 MiB of one log entry."""
-_SAMPLE_LINES = 50
 _MAX_CELL = 1 << 20
 
 
@@ -35,10 +35,9 @@ def sniff(path: Path, delimiter: str | None = None) -> Dialect:
     """
     head = _read_head(path)
     sample = _decode_head(path, head)
-    lines = [line for line in sample.splitlines()[:_SAMPLE_LINES] if line.strip()]
-    if not lines:
+    if not sample.strip():
         raise BadData("empty_file", "the file is empty: a header line and rows were expected")
-    found = delimiter or _delimiter(lines)
+    found = delimiter or _delimiter(sample)
     header, line_number = _first_record(path, found)
     return Dialect(found, _checked_header(header), line_number, head.startswith(b"\xef\xbb\xbf"))
 
@@ -97,24 +96,16 @@ def encoding_error(path: Path) -> BadData | None:
     return None
 
 
-def _delimiter(lines: list[str]) -> str:
-    """The delimiter with the most even and, then, most frequent split."""
-
-    def score(delimiter: str) -> tuple[float, int]:
-        counts = Counter(len(record) for record in csv.reader(lines, delimiter=delimiter))
-        width, times = counts.most_common(1)[0]
-        first = len(next(csv.reader(lines[:1], delimiter=delimiter)))
-        even = times / sum(counts.values())
-        return (0.0, 0) if first < 2 else (even if width > 1 else 0.01, first)
-
-    best = max(DELIMITERS, key=score)
-    if score(best)[1] < 2:
+def _delimiter(sample: str) -> str:
+    found = delimiter_of(sample)
+    if found is None:
+        first = next(line for line in sample.splitlines() if line.strip())
         raise BadData(
             "not_a_table",
-            f"only one column was found (first line: {lines[0][:60]!r}): a table of at least two columns, "
+            f"only one column was found (first line: {first[:60]!r}): a table of at least two columns, "
             "separated by comma, semicolon, tab or |, was expected",
         )
-    return best
+    return found
 
 
 def _first_record(path: Path, delimiter: str) -> tuple[list[str], int]:
@@ -141,7 +132,7 @@ def _bounded(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _checked_header(cells: list[str]) -> tuple[str, ...]:
-    names = tuple(cell.strip() or f"column_{number}" for number, cell in enumerate(cells, 1))
+    names = header_names(cells)
     if any("." in name and _is_number(name) for name in names):
         raise BadData("no_header", f"the first line looks like data, not column names: {', '.join(names[:5])}")
     check_names(names)

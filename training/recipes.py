@@ -65,8 +65,8 @@ def assignment(state: ClusterState, work: Work) -> Assignment:
 
 
 def data_view(unit: Unit, dataset: DatasetVersion) -> DataView:
-    detail, columns = _unit_detail(unit.detail), _columns(dataset.detail).columns
-    unused = {unit.target, detail.weight, detail.group, *detail.drop}
+    detail, described = _unit_detail(unit.detail), _columns(dataset.detail)
+    unused = (unit.target, detail.weight, detail.group, *detail.drop, *described.dropped_columns)
     inputs = [
         InputField(
             name=column.name,
@@ -75,10 +75,11 @@ def data_view(unit: Unit, dataset: DatasetVersion) -> DataView:
             categories=column.categories[:_MAX_CATEGORIES] if column.categories else None,
             reading=column.reading,
         )
-        for column in columns
+        for column in described.columns
         if column.name not in unused
     ]
-    return DataView(unit.target, unit.task, inputs, detail.weight, detail.group)
+    ignored = list(dict.fromkeys(name for name in unused if name))
+    return DataView(unit.target, unit.task, inputs, detail.weight, detail.group, ignored)
 
 
 def _recipe(unit: Unit, candidate: Candidate) -> Recipe:

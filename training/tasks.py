@@ -17,6 +17,8 @@ class DataView(msgspec.Struct, frozen=True):
     inputs: list[InputField]
     weight: str | None = None
     group: str | None = None
+    ignored: list[str] = []
+    """All columns of the file that are no inputs."""
 
 
 class SplitPlan(msgspec.Struct, frozen=True):

@@ -110,7 +110,7 @@ def _proven(model: Any, frame: Any) -> bytes:
 
 def _signature(view: DataView, model: Any, data: Prepared) -> Signature:
     if view.task == "regression":
-        return Signature(inputs=view.inputs, outputs=[OutputField(name="predict", type="number")])
+        return Signature(inputs=view.inputs, ignored=view.ignored, outputs=[OutputField(name="predict", type="number")])
     classes: list[Scalar] = [value.item() for value in model.classes_]
     kinds = {"b": "boolean", "i": "integer", "u": "integer"}
     label = kinds.get(data.y.dtype.kind, "category")
@@ -120,7 +120,7 @@ def _signature(view: DataView, model: Any, data: Prepared) -> Signature:
         for method in ("predict_proba", "decision_function")
         if hasattr(model, method)
     ]
-    return Signature(inputs=view.inputs, outputs=outputs)
+    return Signature(inputs=view.inputs, ignored=view.ignored, outputs=outputs)
 
 
 def _libraries() -> Mapping[str, str]:

@@ -9,9 +9,9 @@ import pandas as pd
 from consensus.state import DatasetVersion, Digest, Json, Part, Unit
 from parvada.schema import UnitDetail
 from training.frames import Prepared, prepare
-from training.ingest import IngestOptions, ingest
+from training.ingest import IngestOptions, IngestResult, ingest
 from training.recipes import data_view
-from training.tasks import SplitPlan
+from training.tasks import DataView, SplitPlan
 
 SPLIT = SplitPlan(folds=3, repeats=1, holdout=0.2, seed=5)
 
@@ -45,7 +45,10 @@ def dataset(folder: Path, frame: pd.DataFrame, **options: str) -> tuple[DatasetV
     """The replicated facts of an ingested table, and the paths of its parts."""
     folder.mkdir(exist_ok=True)
     frame.to_csv(folder / "table.csv", index=False)
-    result = ingest(str(folder / "table.csv"), msgspec.convert({"out_dir": str(folder), **options}, IngestOptions))
+    return facts(ingest(str(folder / "table.csv"), msgspec.convert({"out_dir": str(folder), **options}, IngestOptions)))
+
+
+def facts(result: IngestResult) -> tuple[DatasetVersion, tuple[str, ...]]:
     version = DatasetVersion(
         name="table",
         version=1,
@@ -64,6 +67,10 @@ def dataset(folder: Path, frame: pd.DataFrame, **options: str) -> tuple[DatasetV
 
 def prepared(folder: Path, frame: pd.DataFrame, **options: str) -> Prepared:
     version, paths = dataset(folder, frame, **options)
+    return prepare(version.digest, paths, view_of(version, options.get("weight"), options.get("group")))
+
+
+def view_of(version: DatasetVersion, weight: str | None = None, group: str | None = None) -> DataView:
     detail = UnitDetail(
         folds=3,
         repeats=1,
@@ -72,8 +79,9 @@ def prepared(folder: Path, frame: pd.DataFrame, **options: str) -> Prepared:
         publish_model="m",
         publish_alias="a",
         publish_when="never",
-        weight=options.get("weight"),
-        group=options.get("group"),
+        weight=weight,
+        group=group,
     )
-    unit = Unit("table", 1, version.target, version.task, "accuracy", Json(msgspec.json.encode(detail)))
-    return prepare(version.digest, paths, data_view(unit, version))
+    return data_view(
+        Unit("table", 1, version.target, version.task, "accuracy", Json(msgspec.json.encode(detail))), version
+    )

@@ -1,5 +1,7 @@
 """From the replicated state to tasks: what each kind of work gets, and what it says when it cannot have it."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -12,7 +14,7 @@ from training.errors import TrainingError
 from training.plan import REFIT, Work
 from training.preprocess import PreprocessOptions
 from training.recipes import assignment, data_view
-from training.tasks import FoldTask, RefitTask, SplitPlan
+from training.tasks import DataView, FoldTask, RefitTask, SplitPlan
 
 
 # ---------------------------------------------------------------- tasks
@@ -87,15 +89,15 @@ def test_a_dataset_that_is_gone_is_said() -> None:
 
 
 # ---------------------------------------------------------------- the view of the data
-def view_of(rule: UnitDetail, target: str = "y") -> list[InputField]:
-    world = cluster()
-    return data_view(
-        Unit("iris", 1, target, "binary", "f1", encoded(rule)), world.state.datasets["iris"].versions[1]
-    ).inputs
+def view_of(rule: UnitDetail, target: str = "y", left_out: Sequence[str] = ()) -> DataView:
+    version = cluster().state.datasets["iris"].versions[1]
+    described = encoded(DatasetDetail(columns=list(COLUMNS), dropped_columns=list(left_out)))
+    unit = Unit("iris", 1, target, "binary", "f1", encoded(rule))
+    return data_view(unit, msgspec.structs.replace(version, detail=described))
 
 
 def test_every_kind_of_column_is_an_input_with_its_type() -> None:
-    assert view_of(detail()) == [
+    assert view_of(detail()).inputs == [
         InputField(name="height", type="number", required=True),
         InputField(name="count", type="integer", required=False),
         InputField(name="colour", type="category", required=False, categories=["blue", "green", "red"]),
@@ -109,6 +111,12 @@ def test_every_kind_of_column_is_an_input_with_its_type() -> None:
 
 def test_target_weight_group_and_what_was_dropped_are_no_inputs() -> None:
     rule = detail(weight="height", group="word", drop=["when", "note", "nonsense"])
-    assert [column.name for column in view_of(rule)] == ["count", "colour", "ok", "none"]
+    assert [column.name for column in view_of(rule).inputs] == ["count", "colour", "ok", "none"]
     # Another target than the dataset's own: that one is an input now.
-    assert [column.name for column in view_of(rule, target="colour")] == ["count", "ok", "none", "y"]
+    assert [column.name for column in view_of(rule, target="colour").inputs] == ["count", "ok", "none", "y"]
+
+
+def test_all_columns_of_the_file_that_are_no_inputs_are_ignored() -> None:
+    rule = detail(weight="height", group="word", drop=["when"])
+    assert view_of(rule, left_out=["id", "when"]).ignored == ["y", "height", "word", "when", "id"]
+    assert view_of(detail(), target="colour").ignored == ["colour"]

@@ -68,6 +68,7 @@ def test_default_model_is_saved_loaded_by_our_list_and_predicts_the_same(
     row = {"height": [None, 1.5], "count": [3, 4], "colour": ["violet", None], "ok": [True, False]}
     row |= {"when": ["2025-02-03", "2024-01-01T10:00:00Z"], "note": ["a bird", "cat and dog"]}
     assert outcome.signature is not None
+    assert outcome.signature.ignored == ["y"]
     predicted = loaded.predict(to_frame(row, outcome.signature.inputs))
     assert len(predicted) == 2
     if task != "regression":
