@@ -144,11 +144,11 @@ def upload(
     drop: Sequence[str],
     format: str | None,  # noqa: A002 - the API's own name
 ) -> Call[Dataset]:
-    query = _query(target=target, task=task, weight=weight, group=group, drop=",".join(drop), format=format)
+    query = _query(target=target, task=task, weight=weight, group=group, format=format)
     request = Request(
         method="PUT",
         path=_path("v1", "datasets", name),
-        query=query,
+        query=query + tuple(("drop", column) for column in drop),
         body=body,
         content_type=body.content_type,
         write=True,

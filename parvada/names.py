@@ -1,7 +1,7 @@
 """Which column a name means: white space and what has no width are not told apart, so that a name can be typed as it
 looks. And what a column is called whose header is blank."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 _WITHOUT_WIDTH = dict.fromkeys(map(ord, "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
@@ -12,7 +12,7 @@ class AmbiguousName(LookupError):
     """A name that may mean any of several columns, and is exactly none of them."""
 
     def __init__(self, name: str, meant: Sequence[str]) -> None:
-        super().__init__(f"{name!r} may mean any of the columns {', '.join(map(repr, meant))}: write it exactly so")
+        super().__init__(f"{name!r} may mean any of the columns {', '.join(map(repr, meant))}: write it just as it is")
         self.name = name
         self.meant = tuple(meant)
 
@@ -31,7 +31,10 @@ class ColumnNames:
     """The names of a table's columns, no two of them equal."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = frozenset(names)
+        self._names = dict.fromkeys(names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
     def find(self, name: str) -> str | None:
         """The column that `name` means: the one of just that name, else the one whose name looks the same.
@@ -48,6 +51,6 @@ class ColumnNames:
     @cached_property
     def _by_look(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for name in sorted(self._names):
+        for name in self._names:
             found.setdefault(folded(name), []).append(name)
         return found

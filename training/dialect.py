@@ -4,6 +4,7 @@ The fast reader (pyarrow) only says that something is wrong; this module finds w
 """
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from training.errors import BadData
 MAX_COLUMNS = 2_000
 """So that a dataset's description stays far below the 1 MiB of one log entry."""
 _MAX_CELL = 1 << 20
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters other than white space, and halves of characters."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -140,7 +143,7 @@ def _checked_header(cells: list[str]) -> tuple[str, ...]:
 
 
 def check_names(names: tuple[str, ...]) -> None:
-    """Raises BadData: duplicate_column, too_many_columns, not_a_table (a name that cannot be shown)."""
+    """Raises BadData: duplicate_column, too_many_columns, not_a_table (a name too long, or with what is no text)."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         places = [number for number, name in enumerate(names, 1) if name == twice[0]]
@@ -151,9 +154,14 @@ def check_names(names: tuple[str, ...]) -> None:
         )
     if len(names) > MAX_COLUMNS:
         raise BadData("too_many_columns", f"{len(names)} columns; at most {MAX_COLUMNS} are supported")
-    for name in names:
-        if len(name) > 256 or not name.isprintable():
-            raise BadData("not_a_table", f"a column is named {name[:40]!r}: this does not look like a table's header")
+    for number, name in enumerate(names, 1):
+        if len(name) > 256 or _CONTROLS.search(name):
+            raise BadData(
+                "not_a_table",
+                f"column {number} is named {name[:40]!r}: a name has at most 256 characters, and none that controls a "
+                "device; this does not look like a table's header",
+                {"column": number},
+            )
 
 
 def _is_number(text: str) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from parvada.names import AmbiguousName, ColumnNames, folded
 from parvada.schema import DatasetDetail, Note
 from parvada.texts import TYPED_VALUE
 from training import profile
@@ -76,31 +77,39 @@ class _Roles(msgspec.Struct, frozen=True):
 
     @staticmethod
     def resolve(names: tuple[str, ...], options: IngestOptions) -> "_Roles":
-        for role, name in (("weight", options.weight), ("group", options.group)):
-            _known(name, names, role, BadRequest)
-        for name in options.drop:
-            _known(name, names, "drop", BadRequest)
-        _known(options.target, names, "target", BadData)
-        features = [name for name in names if name not in {*options.drop, options.weight, options.group}]
-        target = options.target or (features[-1] if features else "")
-        if target in (*options.drop, options.weight, options.group):
+        known = ColumnNames(names)
+        target = _meant(options.target, known, "target", BadData)
+        weight = _meant(options.weight, known, "weight", BadRequest)
+        group = _meant(options.group, known, "group", BadRequest)
+        dropped = tuple(dict.fromkeys(_meant(name, known, "drop", BadRequest) for name in options.drop))
+        unused = {*dropped, weight, group}
+        features = [name for name in names if name not in unused]
+        target = target or (features[-1] if features else "")
+        if target in unused:
             raise BadRequest("invalid_target", f"the target {target!r} cannot be dropped, weight or group as well")
-        if options.weight and options.weight == options.group:
-            raise BadRequest("invalid_weight", f"{options.weight!r} cannot be both weight and group")
+        if weight and weight == group:
+            raise BadRequest("invalid_weight", f"{weight!r} cannot be both weight and group")
         if features in ([], [target]):
             raise BadData("no_features", f"no column is left to learn from: the columns are {', '.join(names[:20])}")
-        kept = tuple(name for name in names if name not in options.drop)
-        return _Roles(kept, target, options.weight, options.group, tuple(options.drop))
+        kept = tuple(name for name in names if name not in dropped)
+        return _Roles(kept, target, weight, group, dropped)
 
 
-def _known(name: str, names: tuple[str, ...], role: str, error: type[BadData] | type[BadRequest]) -> None:
-    if not name or name in names:
-        return
-    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+def _meant(name: str, known: ColumnNames, role: str, error: type[BadData] | type[BadRequest]) -> str:
+    """The own name of the column that `name` means, "" for none."""
+    try:
+        found = known.find(name) if name else ""
+    except AmbiguousName as ambiguous:
+        details = {"column": name, "columns": list(ambiguous.meant)}
+        raise BadRequest("ambiguous_column", f"{role}: {ambiguous}", details) from ambiguous
+    if found is not None:
+        return found
+    names = list(known)
+    shown = ", ".join(map(folded, names[:20])) + (", …" if len(names) > 20 else "")
     raise error(
         f"{role}_missing" if role == "target" else f"unknown_{role}",
         f"the {role} column {name!r} is not in the file{nearest(name, names)}; its columns are {shown}",
-        {"column": name, "columns": list(names[:100])},
+        {"column": name, "columns": names[:100]},
     )
 
 

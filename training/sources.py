@@ -197,6 +197,7 @@ class JsonSource:
 
     def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         rows: list[list[str | None]] = []
+        unused = frozenset(unused)
         most, gathered = batch_rows(len(self.names), 0), 0
         for line, record in self._records():
             row = [None if name in unused else _as_text(record.get(name), name, line) for name in self.names]

@@ -10,6 +10,7 @@ import msgspec
 
 from consensus.messages import NewCandidate
 from consensus.state import CandidateId, DatasetVersion, Json, Unit
+from parvada.names import AmbiguousName, ColumnNames
 from parvada.schema import CandidateSpec, Column, DatasetDetail, DatasetRef, JobSpec, UnitDetail
 from training import catalog, search
 from training.errors import BadData, BadRequest, nearest
@@ -87,13 +88,7 @@ def _invalid_name(field: str, value: str) -> BadRequest:
 def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -> Unit:
     detail = msgspec.json.decode(dataset.detail, type=DatasetDetail)
     columns = {column.name: column for column in detail.columns}
-    for role, name in (("target", ref.target), *(("drop", name) for name in ref.drop)):
-        if name is not None and name not in columns:
-            raise BadRequest(
-                "unknown_column",
-                f"{field}.{role}: {dataset.name} has no column {name!r}{nearest(name, columns)}",
-                {"field": f"{field}.{role}", "value": name, "allowed": list(columns)[:100]},
-            )
+    ref = _with_own_names(ref, ColumnNames(columns), field)
     target = ref.target or dataset.target
     task = dataset.task if target == dataset.target else _task_of(columns[target], field)
     weight = None if detail.weight in (target, *ref.drop) else detail.weight
@@ -124,6 +119,28 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
     )
     metric = resolve_metric(spec.metric, task)
     return Unit(dataset.name, dataset.version, target, task, metric, Json(msgspec.json.encode(unit_detail)))
+
+
+def _with_own_names(ref: DatasetRef, columns: ColumnNames, field: str) -> DatasetRef:
+    """Its target and what it drops as the dataset's columns are really named."""
+    target = None if ref.target is None else _meant(ref.target, ref.name, columns, f"{field}.target")
+    drop = [_meant(name, ref.name, columns, f"{field}.drop") for name in ref.drop]
+    return msgspec.structs.replace(ref, target=target, drop=drop)
+
+
+def _meant(name: str, dataset: str, columns: ColumnNames, field: str) -> str:
+    details = {"field": field, "value": name}
+    try:
+        found = columns.find(name)
+    except AmbiguousName as error:
+        raise BadRequest("ambiguous_column", f"{field}: {error}", details | {"allowed": list(error.meant)}) from error
+    if found is None:
+        raise BadRequest(
+            "unknown_column",
+            f"{field}: {dataset} has no column {name!r}{nearest(name, columns)}",
+            details | {"allowed": list(columns)[:100]},
+        )
+    return found
 
 
 def _task_of(column: Column, field: str) -> str:

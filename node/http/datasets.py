@@ -147,7 +147,7 @@ async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestRes
         task=query.get("task", ""),
         weight=query.get("weight", ""),
         group=query.get("group", ""),
-        drop=tuple(name for asked in query.getall("drop", []) for name in asked.split(",") if name),
+        drop=tuple(filter(None, query.getall("drop", []))),
         format=query.get("format") or _FORMATS.get(request.content_type, ""),
         max_bytes=ports.settings.max_upload_bytes,
         room=ports.blobs.room.free_bytes(),

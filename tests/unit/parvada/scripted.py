@@ -18,6 +18,8 @@ class Seen(msgspec.Struct, frozen=True):
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    pairs: tuple[tuple[str, str], ...] = ()
+    """The query with what is repeated in it."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -110,7 +112,8 @@ class ScriptedNode:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        seen = Seen(request.method, request.path, dict(request.query), headers, await request.read())
+        pairs = tuple(request.query.items())
+        seen = Seen(request.method, request.path, dict(request.query), headers, await request.read(), pairs)
         self.seen.append(seen)
         answer = self.script(seen)
         if answer.stall:

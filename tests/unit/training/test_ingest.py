@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 from training.batches import BATCH_BYTES, BATCH_VALUES
 from training.distinct import Distinct
 from training.errors import BadData, BadRequest, InputError
+from training.export import to_csv
 from training.ingest import IngestOptions, IngestResult, ingest
 from training.sources import open_source
 
@@ -141,6 +142,48 @@ def test_bad_data_is_refused_with_its_place(
 def test_bad_options_are_refused(tmp_path: Path, options: dict[str, object], says: str) -> None:
     with pytest.raises(BadRequest, match=says.replace("?", r"\?")):
         load(tmp_path, TABLE, **options)
+
+
+ODD_NAMES = ("Prix\u00a0HT", "Code\n postal", "Ver\u00adkauf", "a, b", "\U0001f6b2", "y")
+
+
+def odd(kind: str) -> bytes:
+    table = pa.table({name: [f"{name[0]}{row % 2}" for row in range(8)] for name in ODD_NAMES})
+    if kind in ("jsonl", "csv"):
+        frame = table.to_pandas()
+        written = frame.to_json(orient="records", lines=True) if kind == "jsonl" else frame.to_csv(index=False)
+        return str(written).encode()
+    return _as(table, kind)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "arrow"])
+def test_names_are_kept_as_they_are_and_meant_by_what_they_look_like(tmp_path: Path, kind: str) -> None:
+    result = load(tmp_path, odd(kind), target="Verkauf", drop=["Prix HT", "Prix\u00a0HT", "a, b"], group="Code postal")
+    assert (result.target, result.detail.group) == ("Ver\u00adkauf", "Code\n postal")
+    assert result.detail.dropped_columns == ["Prix\u00a0HT", "a, b"]
+    assert [column.name for column in result.detail.columns] == ["Code\n postal", "Ver\u00adkauf", "\U0001f6b2", "y"]
+
+
+def test_odd_names_come_back_from_the_csv_that_is_given(tmp_path: Path) -> None:
+    first = load(tmp_path, odd("parquet"))
+    to_csv(first.parts[0].path, str(tmp_path / "given.csv"), header=True)
+    (tmp_path / "again").mkdir()
+    assert load(tmp_path / "again", (tmp_path / "given.csv").read_bytes()).digest == first.digest
+
+
+def test_names_that_look_alike_are_two_columns(tmp_path: Path) -> None:
+    table = "a b,a\u00a0b,y\n" + "1,2,p\n3,4,q\n" * 3
+    assert load(tmp_path, table, drop=["a b"]).detail.dropped_columns == ["a b"]
+    with pytest.raises(BadRequest, match=r"drop: 'a  b' may mean any of the columns 'a b', 'a\\xa0b'") as refused:
+        load(tmp_path, table, drop=["a  b"])
+    assert (refused.value.code, refused.value.details["columns"]) == ("ambiguous_column", ["a b", "a\u00a0b"])
+
+
+@pytest.mark.parametrize("control", ["\x01", "\x1b", "\x7f", "\x9b"])
+def test_a_name_that_controls_a_device_is_refused_with_its_place(tmp_path: Path, control: str) -> None:
+    with pytest.raises(BadData, match=r"^column 2 is named 'b") as refused:
+        load(tmp_path, f"a,b{control},y\n1,2,p\n")
+    assert refused.value.details == {"column": 2}
 
 
 @pytest.mark.parametrize("separator", ["\n", ","])

@@ -8,9 +8,10 @@ from sklearn.datasets import load_iris
 
 from consensus.state import DatasetVersion
 from parvada.schema import JobSpec, UnitDetail
-from tests.unit.training.data import dataset, mixed_table
+from tests.unit.training.data import dataset, facts, mixed_table
 from training.catalog import DEFAULTS, EXCLUDED, estimators
 from training.errors import BadData, BadRequest
+from training.ingest import IngestOptions, ingest
 from training.spec import resolve_job
 
 
@@ -21,6 +22,21 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
 
 def spec(**fields: object) -> JobSpec:
     return msgspec.convert({"datasets": ["iris"], **fields}, JobSpec)
+
+
+ODD = "Prix\u00a0HT,Code postal,Code\u00a0postal,y\n" + "1,2,3,p\n4,5,6,q\n" * 20
+
+
+def test_a_jobs_columns_are_meant_by_what_they_look_like(tmp_path: Path) -> None:
+    (tmp_path / "odd.csv").write_text(ODD)
+    odd = facts(ingest(str(tmp_path / "odd.csv"), IngestOptions(str(tmp_path))))[0]
+    asked = {"name": "table", "target": "Prix  HT", "drop": ["Code\u00a0postal", " y"]}
+    unit = resolve_job(spec(datasets=[asked], publish={"model": "m"}), [odd]).units[0]
+    assert unit.target == "Prix\u00a0HT"
+    assert msgspec.json.decode(unit.detail, type=UnitDetail).drop == ["Code\u00a0postal", "y"]
+    with pytest.raises(BadRequest, match=r"datasets\[0\].drop: .* 'Code postal', 'Code\\xa0postal'") as refused:
+        resolve_job(spec(datasets=[asked | {"drop": ["Code  postal"]}]), [odd])
+    assert refused.value.code == "ambiguous_column"
 
 
 def test_default_job_has_a_good_dozen_with_fixed_seeds(iris: DatasetVersion) -> None:

@@ -55,6 +55,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
     return made
 
 
+def test_odd_names_of_columns_are_learned_from(tmp_path: Path) -> None:
+    names = {"height": "Prix\u00a0HT", "colour": "Code\n postal", "note": "Ver\u00adkauf, x"}
+    data = prepared(tmp_path, mixed_table("binary").rename(columns=names))
+    assert set(names.values()) < {field.name for field in data.view.inputs}
+    assert not refit(RefitTask(data.view, recipe(data, "LogisticRegression")), data).failed
+
+
 @pytest.mark.parametrize(("task", "name"), CASES)
 def test_default_model_is_saved_loaded_by_our_list_and_predicts_the_same(
     tables: dict[str, Prepared], task: str, name: str
