@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvada import __version__
+from parvada.cli.groups import CommandGroup
 
 if TYPE_CHECKING:
     from parvada.cli.settings import Pace
@@ -36,7 +37,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,19 +58,6 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            near = difflib.get_close_matches(args[0], _COMMANDS, n=1) if args else []
-            if near:
-                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
-            raise
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
@@ -82,6 +70,7 @@ def group() -> None:
 
     The node is found by itself in a container and beside a `parvada up`; else give --url or PARVADA_URL (a comma
     list). A token comes from --token-file, PARVADA_TOKEN, PARVADA_TOKEN_FILE, or the cluster secret if it is here.
+    These options stand before or after the command; the last one counts.
 
     Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable (try again), 4 degraded, 5 no quorum, 130 interrupted.
     """

@@ -4,10 +4,11 @@ import click
 
 from parvada.cli import render
 from parvada.cli.exits import Failure
+from parvada.cli.groups import CommandGroup
 from parvada.cli.settings import Settings, as_json_option, connected
 
 
-@click.group(short_help="Show, make and revoke tokens.")
+@click.group(cls=CommandGroup, short_help="Show, make and revoke tokens.")
 def token() -> None:
     """Show, make and revoke tokens."""
 

@@ -7,6 +7,7 @@ import click
 
 from parvada.cli import render
 from parvada.cli.exits import DEGRADED, NO_QUORUM, OK, Failure
+from parvada.cli.groups import CommandGroup, HandedDown
 from parvada.cli.nodes import print_nodes
 from parvada.cli.rotation import rotate_secret
 from parvada.cli.settings import Settings, as_json_option, connected
@@ -70,7 +71,7 @@ def _print_status(cluster: Cluster, stale: float | None) -> None:
     print_nodes(cluster)
 
 
-@click.group("cluster", short_help="Rotate the secret; recover what lost its majority.")
+@click.group("cluster", cls=CommandGroup, short_help="Rotate the secret; recover what lost its majority.")
 def cluster_group() -> None:
     """What concerns the cluster as a whole."""
 
@@ -89,7 +90,13 @@ If a majority can come back, even later: start those nodes instead, and nothing 
 
 
 @cluster_group.command()
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), envvar="PARVADA_DATA", required=True)
+@click.option(
+    "--data",
+    cls=HandedDown,
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PARVADA_DATA",
+    required=True,
+)
 @click.option("--slot", type=click.IntRange(1), envvar="PARVADA_SLOT", required=True, help="Of the stopped node.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def recover(data: Path, slot: int, yes: bool) -> None:

@@ -6,14 +6,19 @@ from pathlib import Path
 import click
 
 from parvada.cli import render
+from parvada.cli.groups import CommandGroup
 from parvada.cli.progress import uploading
 from parvada.cli.settings import Settings, as_json_option, connected
-from parvada.schema import Dataset
+from parvada.names import folded
+from parvada.schema import Column, Dataset
 
 COLUMNS = ("name", "version", "rows", "columns", "size", "target", "task", "copies", "made")
+RANGE_WIDTH = 40
+CATEGORIES = RANGE_WIDTH // 2
+"""As many as fit: a letter and a comma each."""
 
 
-@click.group(short_help="Push, list, show and delete datasets.")
+@click.group(cls=CommandGroup, short_help="Push, list, show and delete datasets.")
 def data() -> None:
     """Push, list, show and delete datasets."""
 
@@ -104,10 +109,10 @@ def show(settings: Settings, as_json: bool, name: str, version: int | None) -> N
     )
     click.echo()
     rows = [
-        [col.name, col.type, str(col.missing), str(col.distinct), _text(col.min), _text(col.mean), _text(col.max)]
+        [folded(col.name), col.type, str(col.missing), str(col.distinct), _range(col), _text(col.mean, "number")]
         for col in one.columns
     ]
-    render.print_table(("column", "type", "missing", "distinct", "min", "mean", "max"), rows)
+    render.print_table(("column", "type", "missing", "distinct", "range", "mean"), rows)
     _print_notes(one)
 
 
@@ -120,8 +125,22 @@ def _numbers(versions: list[int]) -> str:
     return ", ".join(map(str, versions))
 
 
-def _text(value: float | str | None) -> str:
-    return "–" if value is None else f"{value:g}" if isinstance(value, int | float) else value
+def _range(column: Column) -> str:
+    """From the least value to the greatest, or the first categories."""
+    if column.min is not None:
+        low, high = _text(column.min, column.type), _text(column.max, column.type)
+        return low if low == high else f"{low} … {high}"
+    first = (str(one).lower() if isinstance(one, bool) else str(one) for one in (column.categories or [])[:CATEGORIES])
+    shown = folded(", ".join(first)) or "–"
+    return shown if len(shown) <= RANGE_WIDTH else f"{shown[: RANGE_WIDTH - 1]}…"
+
+
+def _text(value: float | str | None, kind: str) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):  # a time in UTC
+        return value.removesuffix("+00:00").removesuffix("T00:00:00").replace("T", " ")
+    return f"{value:.0f}" if kind == "integer" else f"{value:g}"
 
 
 @data.command("rm")

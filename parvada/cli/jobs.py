@@ -4,6 +4,7 @@ import click
 
 from parvada.cli import render
 from parvada.cli.exits import Failure
+from parvada.cli.groups import CommandGroup
 from parvada.cli.settings import Settings, as_json_option, connected
 from parvada.client import Client
 from parvada.schema import Job, LeaderboardRow, UnitProgress
@@ -26,7 +27,7 @@ def resolve(client: Client, text: str) -> str:
     return found[0]
 
 
-@click.group(short_help="List, show and cancel training jobs.")
+@click.group(cls=CommandGroup, short_help="List, show and cancel training jobs.")
 def jobs() -> None:
     """List, show and cancel training jobs. A job is named by its id, the beginning of it, or `latest`."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from parvada.cli import render
+from parvada.cli.groups import CommandGroup
 from parvada.cli.settings import Settings, as_json_option, connected
 from parvada.schema import Model, PredictResponse
 
@@ -74,7 +75,7 @@ def _row(text: str) -> dict[str, Any]:
     return row
 
 
-@click.group(short_help="List, show, promote and roll back models.")
+@click.group(cls=CommandGroup, short_help="List, show, promote and roll back models.")
 def models() -> None:
     """List, show, promote and roll back models."""
 

@@ -5,6 +5,7 @@ import click
 from parvada import errors
 from parvada.cli import render
 from parvada.cli.exits import RETRY, Failure
+from parvada.cli.groups import CommandGroup
 from parvada.cli.settings import Pace, Settings, as_json_option, connected
 from parvada.client import Client
 from parvada.schema import Cluster, Node
@@ -46,7 +47,7 @@ def _blobs(node: Node) -> str:
     return f"{node.blobs.held} ({node.blobs.owed} owed)" if node.blobs.owed else str(node.blobs.held)
 
 
-@click.group(short_help="List, drain and remove nodes.")
+@click.group(cls=CommandGroup, short_help="List, drain and remove nodes.")
 def nodes() -> None:
     """List, drain and remove nodes. A node is named by its name or by the beginning of its id."""
 

@@ -7,13 +7,20 @@ from typing import IO
 import click
 
 from parvada.cli.exits import Failure
+from parvada.cli.groups import CommandGroup, HandedDown, refuse_unused
 from parvada.cli.settings import Settings, connected
 
 
 @click.command(short_help="Run a whole flock as local processes.")
 @click.option("--nodes", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Of the first node.")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(".parvada"), show_default=True)
+@click.option(
+    "--data",
+    cls=HandedDown,
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".parvada"),
+    show_default=True,
+)
 @click.option("--no-ray", is_flag=True, help="Train in the nodes' own processes, for small machines.")
 @click.option("--no-restart", is_flag=True, help="Leave a node that dies dead.")
 @click.option(
@@ -34,7 +41,7 @@ def up(nodes: int, port: int, data: Path, no_ray: bool, no_restart: bool, restar
     raise click.exceptions.Exit(code)
 
 
-class NodeGroup(click.Group):
+class NodeGroup(CommandGroup):
     """What `nodes` has for a single node, under `node` too: there the node is that of this machine."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,6 +59,7 @@ def node(context: click.Context) -> None:
     """Run one node in the foreground, configured by PARVADA_ variables (see node/config.py)."""
     if context.invoked_subcommand is not None:
         return
+    refuse_unused(context, "node", ())
     from parvada._startup import cheap_imports
 
     with cheap_imports():
@@ -66,7 +74,13 @@ def node(context: click.Context) -> None:
 
 
 @click.command(short_help="Make the cluster secret if there is none.")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), envvar="PARVADA_DATA", required=True)
+@click.option(
+    "--data",
+    cls=HandedDown,
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PARVADA_DATA",
+    required=True,
+)
 @click.option("--join", type=click.File("r"), metavar="FILE", help="Take the secret of this join token ('-': stdin).")
 def init(data: Path, join: IO[str] | None) -> None:
     """Make the cluster secret in the data folder if there is none, readable by its owner alone.

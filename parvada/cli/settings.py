@@ -13,6 +13,7 @@ import msgspec
 
 from parvada._protocol import split_urls
 from parvada._session import DEFAULT_URL
+from parvada.cli.groups import connection_options
 
 if TYPE_CHECKING:
     from parvada.client import Client
@@ -152,20 +153,13 @@ def connected(command: F) -> F:
     """Options of every command that calls a node; the command receives `settings`."""
 
     @functools.wraps(command)
-    def run(*args: Any, url: tuple[str, ...], token_file: Path | None, data: Path | None, **kwargs: Any) -> Any:
+    def run(*args: Any, url: tuple[str, ...], token_file: str | None, data: str | None, **kwargs: Any) -> Any:
         pace = click.get_current_context().find_object(Pace)
-        settings = locate(os.environ, Path.cwd(), urls=url, token_file=token_file, data=data, pace=pace)
+        token, folder = Path(token_file) if token_file else None, Path(data) if data else None
+        settings = locate(os.environ, Path.cwd(), urls=url, token_file=token, data=folder, pace=pace)
         return command(*args, settings=settings, **kwargs)
 
-    options = (
-        click.option("--url", multiple=True, metavar="URL", help="Base URL of a node; repeat it to fail over."),
-        click.option("--token-file", type=click.Path(path_type=Path, dir_okay=False), help="File with an API token."),
-        click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder of local nodes."),
-    )
-    wrapped: Any = run
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]  # click's decorators keep the function
+    return connection_options(run)  # type: ignore[return-value]  # click's decorators keep the function
 
 
 def as_json_option(command: F) -> F:

@@ -252,6 +252,37 @@ def test_wrong_usage_is_2_and_calls_nobody(run: Run, node: ScriptedNode, argumen
     assert node.seen == []
 
 
+def test_a_datasets_columns_are_shown_with_what_they_hold(run: Run, node: ScriptedNode) -> None:
+    def column(name: str, kind: str, **figures: Any) -> dict[str, Any]:
+        return {"name": name, "type": kind, "nullable": False, "missing": 0, "distinct": 9, **figures}
+
+    columns = [
+        column("Prix\u00a0HT\n net", "number", min=0.5, max=12.25, mean=3.0, missing=2),
+        column("id", "integer", min=1.0, max=12345678.0, mean=6172839.5),
+        column("when", "datetime", min="2024-01-01T00:00:00+00:00", max="2024-12-31T13:05:00+00:00"),
+        column("day", "datetime", min="2024-01-01T00:00:00+00:00", max="2024-01-01T00:00:00+00:00"),
+        column("colour", "category", categories=["blue", "dark\nred"]),
+        column("many", "category", categories=[f"number {n}" for n in range(100)]),
+        column("ok", "boolean", categories=[False, True]),
+        column("note", "text"),
+    ]
+    node.script = from_table({"GET /v1/datasets/iris": canned.dataset(columns=columns)})
+    code, shown, _ = run("data", "show", "iris", "--url", node.url)
+    assert code == 0
+    table = [re.split(r" {2,}", line) for line in shown.splitlines() if line][-9:]
+    assert table == [
+        ["COLUMN", "TYPE", "MISSING", "DISTINCT", "RANGE", "MEAN"],
+        ["Prix HT net", "number", "2", "9", "0.5 … 12.25", "3"],
+        ["id", "integer", "0", "9", "1 … 12345678", "6.17284e+06"],
+        ["when", "datetime", "0", "9", "2024-01-01 … 2024-12-31 13:05:00", "–"],
+        ["day", "datetime", "0", "9", "2024-01-01", "–"],
+        ["colour", "category", "0", "9", "blue, dark red", "–"],
+        ["many", "category", "0", "9", "number 0, number 1, number 2, number 3,…", "–"],
+        ["ok", "boolean", "0", "9", "false, true", "–"],
+        ["note", "text", "0", "9", "–", "–"],
+    ]
+
+
 def test_events_show_the_newest_lines(run: Run, node: ScriptedNode) -> None:
     node.events = [event_block(n, subject=f"j{n}") for n in range(1, 9)]
     code, shown, _ = run("events", "-n", "3", "--url", node.url)
