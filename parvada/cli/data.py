@@ -83,7 +83,7 @@ def data_ls(settings: Settings, as_json: bool) -> None:
 def _row(one: Dataset) -> list[str]:
     copies = min((len(holders) for holders in one.holders.values()), default=0)
     shape = [str(one.version), str(one.rows), str(len(one.columns)), render.size(one.bytes)]
-    return [one.name, *shape, one.target, one.task, str(copies), render.age(one.created_at)]
+    return [one.name, *shape, folded(one.target), one.task, str(copies), render.age(one.created_at)]
 
 
 @data.command()

@@ -10,7 +10,8 @@ import click
 from parvada.cli import render
 from parvada.cli.groups import CommandGroup
 from parvada.cli.settings import Settings, as_json_option, connected
-from parvada.schema import Model, PredictResponse
+from parvada.names import folded
+from parvada.schema import InputField, Model, PredictResponse
 
 
 @click.command(short_help="Predict with a model.")
@@ -125,14 +126,16 @@ def show(settings: Settings, as_json: bool, model: str, version: int | None) -> 
             ("engine", f"{one.engine} ({one.engine_reason})" if one.engine_reason else one.engine),
             ("size", f"{render.size(one.bytes)} on {len(one.holders)} nodes"),
             ("metrics", ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items()) or "–"),
-            (
-                "inputs",
-                ", ".join(f"{i.name} ({i.type}{'' if i.required else ', optional'})" for i in one.signature.inputs),
-            ),
+            ("inputs", ", ".join(map(_input, one.signature.inputs))),
+            ("ignores", ", ".join(map(folded, one.signature.ignored)) or "–"),
         ]
     )
     for move in moves[:5]:
         click.echo(f"{render.clock(move.at)}  {move.alias} {move.previous or '–'} → {move.version or '–'} by {move.by}")
+
+
+def _input(field: InputField) -> str:
+    return f"{folded(field.name)} ({field.type}{'' if field.required else ', optional'})"
 
 
 @models.command()

@@ -112,5 +112,38 @@ def dataset(name: str = "iris", **changes: Any) -> dict[str, Any]:
     }
 
 
+def version(number: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "model": "iris",
+        "version": number,
+        "digest": "e" * 64,
+        "task": "multiclass",
+        "estimator": "SVC",
+        "params": {},
+        "signature": {"inputs": [{"name": "petal", "type": "number", "required": True}], "outputs": []},
+        "metrics": {"accuracy": 0.97},
+        "dataset": {"name": "iris", "version": 1, "digest": "d" * 64},
+        "job": "01kabc",
+        "candidate": "0.1",
+        "engine": "sklearn",
+        "engine_reason": "",
+        "libraries": {},
+        "bytes": 5000,
+        "created_at": "2026-11-22T11:59:00Z",
+        "holders": list(NODE_IDS[:2]),
+        "aliases": [],
+        **changes,
+    }
+
+
+MODEL = {
+    "name": "iris",
+    "latest": 1,
+    "versions": [1],
+    "aliases": {},
+    "task": "multiclass",
+    "estimator": "SVC",
+    "metrics": {"accuracy": 0.97},
+}
 ALIAS_MOVED = {"alias": "production", "version": 2, "previous": 1}
 PREDICTION = {"predictions": ["setosa"], "model": "iris", "version": 1, "engine": "sklearn"}

@@ -283,6 +283,20 @@ def test_a_datasets_columns_are_shown_with_what_they_hold(run: Run, node: Script
     ]
 
 
+def test_a_model_is_shown_with_what_it_takes_and_what_it_ignores(run: Run, node: ScriptedNode) -> None:
+    inputs = [
+        {"name": "Prix\nHT", "type": "number", "required": True},
+        {"name": "b", "type": "text", "required": False},
+    ]
+    signature = {"inputs": inputs, "outputs": [], "ignored": ["y", "an\u00a0id"]}
+    node.script = from_table(
+        {"GET /v1/models/iris": canned.MODEL, "GET /v1/models/iris/versions/1": canned.version(signature=signature)}
+    )
+    code, shown, said = run("models", "show", "iris", "--url", node.url)
+    assert code == 0, said
+    assert "inputs     Prix HT (number), b (text, optional)\nignores    y, an id\n" in shown
+
+
 def test_events_show_the_newest_lines(run: Run, node: ScriptedNode) -> None:
     node.events = [event_block(n, subject=f"j{n}") for n in range(1, 9)]
     code, shown, _ = run("events", "-n", "3", "--url", node.url)
