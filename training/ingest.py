@@ -115,9 +115,8 @@ def _meant(name: str, known: ColumnNames, role: str, error: type[BadData] | type
 
 def _infer(source: Source, roles: _Roles, options: IngestOptions) -> tuple[dict[str, ColumnPlan], list[Note]]:
     """The plan of each column, and notes about what was guessed."""
-    asked = parse_types(options.types)
-    for name in asked:
-        _known(name, source.names, "types", BadRequest)
+    known = ColumnNames(source.names)
+    asked = {_meant(name, known, "types", BadRequest): kind for name, kind in parse_types(options.types).items()}
     guesses = {name: _guess(source, name, len(roles.kept), options) for name in roles.kept}
     types: dict[str, pa.DataType] = {}
     rows = 0
