@@ -1,7 +1,7 @@
 """Every call of the API as a `Call`: path, query, body and the type of its answer. One function a call, no I/O."""
 
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict, cast
 from urllib.parse import quote
 
 from parvada._body import Upload, predict_body, to_json
@@ -47,6 +47,27 @@ PARSE_SECONDS = 900.0
 
 def _path(*parts: str | int) -> str:
     return "/" + "/".join(quote(str(part), safe="") for part in parts)
+
+
+class UploadOptions(TypedDict, total=False):
+    """What may be said of a file at upload; what is left out is found out."""
+
+    target: str | None
+    """Column to predict; by default the last one."""
+    task: str | None
+    weight: str | None
+    group: str | None
+    drop: Sequence[str]
+    format: str | None
+    types: Sequence[str]
+    """`column:type`, as in `when:datetime[%d/%m/%Y]`."""
+    missing: Sequence[str] | None
+    """The texts that stand for a missing value, in the place of NA and its like."""
+    decimal: str | None
+    separator: str | None
+    encoding: str | None
+    header: str | None
+    """`none`: the first line is data."""
 
 
 def _query(**values: object) -> tuple[tuple[str, str], ...]:
@@ -136,19 +157,16 @@ def delete_dataset(name: str) -> Call[None]:
 def upload(
     name: str,
     body: Upload,
-    *,
-    target: str | None,
-    task: str | None,
-    weight: str | None,
-    group: str | None,
-    drop: Sequence[str],
-    format: str | None,  # noqa: A002 - the API's own name
+    options: UploadOptions,
 ) -> Call[Dataset]:
-    query = _query(target=target, task=task, weight=weight, group=group, format=format)
+    several = {"drop": options.get("drop"), "types": options.get("types"), "missing": options.get("missing")}
+    query = _query(**{name: value for name, value in options.items() if name not in several})
+    # No text at all that stands for a missing value is said, too: by an empty one.
+    query += tuple((name, each) for name, given in several.items() if given is not None for each in given or [""])
     request = Request(
         method="PUT",
         path=_path("v1", "datasets", name),
-        query=query + tuple(("drop", column) for column in drop),
+        query=tuple((name, value) for name, value in query if value or name == "missing"),
         body=body,
         content_type=body.content_type,
         write=True,

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
 
 from parvada import _calls
 from parvada._aiohttp import AsyncSession
 from parvada._body import Progress, upload_of
+from parvada._calls import UploadOptions
 from parvada._events import EventStream
 from parvada.client import ENDED
 from parvada.errors import JobTimeout
@@ -117,13 +118,8 @@ class AsyncClient(AsyncSession):
         name: str,
         source: "str | Path | bytes | IO[bytes] | pd.DataFrame",
         *,
-        target: str | None = None,
-        task: str | None = None,
-        weight: str | None = None,
-        group: str | None = None,
-        drop: Sequence[str] = (),
-        format: str | None = None,  # noqa: A002 - the API's own name
         progress: Progress | None = None,
+        **options: Unpack[UploadOptions],
     ) -> Dataset:
         """Stream a file (path, bytes, binary file or DataFrame) into a new version of a dataset.
 
@@ -131,11 +127,7 @@ class AsyncClient(AsyncSession):
         """
         body = await asyncio.to_thread(upload_of, source, progress)
         try:
-            return await self._call(
-                _calls.upload(
-                    name, body, target=target, task=task, weight=weight, group=group, drop=drop, format=format
-                )
-            )
+            return await self._call(_calls.upload(name, body, options))
         finally:
             body.close()
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
 
 from parvada import _calls
 from parvada._body import Progress, upload_of
+from parvada._calls import UploadOptions
 from parvada._events import EventStream
 from parvada._http import SyncSession
 from parvada.errors import JobTimeout
@@ -121,13 +122,8 @@ class Client(SyncSession):
         name: str,
         source: "str | Path | bytes | IO[bytes] | pd.DataFrame",
         *,
-        target: str | None = None,
-        task: str | None = None,
-        weight: str | None = None,
-        group: str | None = None,
-        drop: Sequence[str] = (),
-        format: str | None = None,  # noqa: A002 - the API's own name
         progress: Progress | None = None,
+        **options: Unpack[UploadOptions],
     ) -> Dataset:
         """Stream a file (path, bytes, binary file or DataFrame) into a new version of a dataset.
 
@@ -135,11 +131,7 @@ class Client(SyncSession):
         """
         body = upload_of(source, progress)
         try:
-            return self._call(
-                _calls.upload(
-                    name, body, target=target, task=task, weight=weight, group=group, drop=drop, format=format
-                )
-            )
+            return self._call(_calls.upload(name, body, options))
         finally:
             body.close()
 

@@ -26,12 +26,13 @@ class Dialect(msgspec.Struct, frozen=True):
     delimiter: str
     header: tuple[str, ...]
     header_lines: int
-    """Physical lines up to the end of the header, blank lines before it included."""
+    """Physical lines up to the end of the header, blank lines before it included; 0 if there is none."""
     bom: bool
 
 
-def sniff(path: Path, delimiter: str | None = None) -> Dialect:
-    """Read the header of a UTF-8 text table; the delimiter is the one that splits the first lines most evenly.
+def sniff(path: Path, delimiter: str | None = None, *, headed: bool = True) -> Dialect:
+    """Read the header of a UTF-8 text table; the delimiter is the one that splits the first lines most evenly. A table
+    that is not `headed` has columns `column_1` and so on.
 
     Raises:
         BadData: empty_file, not_a_table, encoding, duplicate_column, no_header, too_many_columns, header_only.
@@ -41,8 +42,13 @@ def sniff(path: Path, delimiter: str | None = None) -> Dialect:
     if not sample.strip():
         raise BadData("empty_file", "the file is empty: a header line and rows were expected")
     found = delimiter or _delimiter(sample)
-    header, line_number = _first_record(path, found)
-    return Dialect(found, _checked_header(header), line_number, head.startswith(b"\xef\xbb\xbf"))
+    first, line_number = _first_record(path, found, headed=headed)
+    bom = head.startswith(b"\xef\xbb\xbf")
+    if not headed:
+        names = header_names([""] * len(first))
+        check_names(names)
+        return Dialect(found, names, 0, bom)
+    return Dialect(found, _checked_header(first), line_number, bom)
 
 
 def _read_head(path: Path) -> bytes:
@@ -66,8 +72,8 @@ _MAGIC = {
     b"\x7fELF": "a program",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ": "an xz file",
-    b"\xff\xfe": "text in UTF-16 (save it as UTF-8)",
-    b"\xfe\xff": "text in UTF-16 (save it as UTF-8)",
+    b"\xff\xfe": "text in UTF-16 (save it as UTF-8, or say encoding=utf-16)",
+    b"\xfe\xff": "text in UTF-16 (save it as UTF-8, or say encoding=utf-16)",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
 }
 
@@ -93,7 +99,7 @@ def encoding_error(path: Path) -> BadData | None:
                 return BadData(
                     "encoding",
                     f"line {number}: byte 0x{byte:02X} is not UTF-8 (as Latin-1 it would read {guess!r}): "
-                    "save the file as UTF-8",
+                    "save the file as UTF-8, or say encoding=",
                     {"row": number},
                 )
     return None
@@ -111,13 +117,13 @@ def _delimiter(sample: str) -> str:
     return found
 
 
-def _first_record(path: Path, delimiter: str) -> tuple[list[str], int]:
+def _first_record(path: Path, delimiter: str, *, headed: bool) -> tuple[list[str], int]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(_bounded(file), delimiter=delimiter)
         try:
             header = next(record for record in reader if record)
             line_number = reader.line_num
-            if not any(record for record in reader if record and any(cell.strip() for cell in record)):
+            if headed and not any(record for record in reader if record and any(cell.strip() for cell in record)):
                 raise BadData("header_only", "the file has a header and no rows")
         except StopIteration:
             raise BadData("empty_file", "the file is empty: a header line and rows were expected") from None
@@ -137,7 +143,10 @@ def _bounded(lines: Iterable[str]) -> Iterator[str]:
 def _checked_header(cells: list[str]) -> tuple[str, ...]:
     names = header_names(cells)
     if any("." in name and _is_number(name) for name in names):
-        raise BadData("no_header", f"the first line looks like data, not column names: {', '.join(names[:5])}")
+        raise BadData(
+            "no_header",
+            f"the first line looks like data, not column names (if it is, say header=none): {', '.join(names[:5])}",
+        )
     check_names(names)
     return names
 
@@ -198,7 +207,7 @@ def line_of(path: Path, dialect: Dialect, row: int) -> int:
     """The line on which data row `row` (counted from 0) starts."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(_bounded(file), delimiter=dialect.delimiter)
-        start, index = 1, -1  # the header is record -1
+        start, index = 1, -1 if dialect.header_lines else 0  # the header is record -1
         for record in reader:
             if record:
                 if index == row:

@@ -21,7 +21,7 @@ from training.guess import STYLES, ColumnPlan, Guess, Style, TypeGuess
 from training.notes import located
 from training.parts import PartWriter, dataset_digest
 from training.profile import Description
-from training.sources import CsvSource, Source, open_source
+from training.sources import CsvSource, Source, TextForm, open_source
 from training.target import TargetCounter, resolve_task
 from training.upload import IngestOptions, IngestResult, PartFile
 
@@ -38,7 +38,8 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
         BadData: the file or its target cannot be used; the message names line, column and value.
     """
     work = Path(options.out_dir)
-    source, found = open_source(Path(path), options.format, work, options.max_bytes, options.room)
+    form = TextForm(options.separator, options.encoding, options.header)
+    source, found = open_source(Path(path), options.format, work, options.max_bytes, options.room, form)
     roles = _Roles.resolve(source.names, options)
     plans, notes = _infer(source, roles, options)
     writing = _Writing(source, roles, plans, work, options.room)

@@ -1,6 +1,7 @@
 """Files as streams of Arrow batches, whatever their format: CSV, TSV, JSON lines or records, Parquet, Arrow IPC,
 each plain or gzipped. Memory is bounded by a batch (JSON records: by `MAX_JSON_RECORDS`)."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Collection, Iterator
@@ -27,6 +28,7 @@ BLOCK_BYTES = 2 << 20
 MAX_JSON_RECORDS = 256 << 20
 """A JSON array must be read whole; larger ones are asked for as JSON lines."""
 _COPY_BYTES = 1 << 20
+_BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 _VALUE = msgspec.structs.replace(TYPED_VALUE, mixed=True)
 """Of a column of JSON numbers or booleans, which may become labels: by its uploader's word, or beyond 64 bits."""
 
@@ -49,9 +51,49 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path, format_name: str, work: Path, max_bytes: int, room: int = 1 << 62) -> tuple[Source, str]:
-    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file, and for
-    what is read of a wide one, which may take `room` bytes.
+class TextForm(msgspec.Struct, frozen=True):
+    """What the uploader says of a text file; empty means "find out"."""
+
+    separator: str = ""
+    encoding: str = ""
+    header: str = ""
+
+    def check(self) -> None:
+        """Raises BadRequest: a value that cannot be."""
+        if self.separator and (len(self.separator) > 1 or self.separator in '"\r\n'):
+            raise _invalid("separator", self.separator, "one character, and neither a quote nor the end of a line")
+        if self.header not in ("", "first", "none"):
+            raise _invalid("header", self.header, "first or none")
+        if self.encoding and not _is_text_encoding(self.encoding):
+            raise _invalid("encoding", self.encoding, "the name of an encoding, as latin-1, windows-1252 or utf-16")
+
+    def of_no_use(self, found: str) -> None:
+        """Raises BadRequest: it is said of a file that is no text."""
+        for field in self.__struct_fields__:
+            if value := getattr(self, field):
+                raise _invalid(field, value, f"left out: it is said of text files, and this one is {found}")
+
+
+AS_IT_LOOKS = TextForm()
+
+
+def _invalid(field: str, value: str, allowed: str) -> BadRequest:
+    message = f"{field} is {value!r}; it must be {allowed}"
+    return BadRequest(f"invalid_{field}", message, {"field": field, "value": value, "allowed": allowed})
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        return bool(codecs.lookup(name)._is_text_encoding)  # as open() asks, which has no other way
+    except (LookupError, ValueError):
+        return False
+
+
+def open_source(
+    path: Path, format_name: str, work: Path, max_bytes: int, room: int = 1 << 62, form: TextForm = AS_IT_LOOKS
+) -> tuple[Source, str]:
+    """The source and the name of its format. `work`: a folder for the decompressed copy of a gzipped file, for a copy
+    in UTF-8, and for what is read of a wide one, which may take `room` bytes.
 
     Raises:
         OSError: no room.
@@ -70,15 +112,22 @@ def open_source(path: Path, format_name: str, work: Path, max_bytes: int, room: 
         if path.name.endswith(".plain.plain"):  # once by the sender's tool, once by HTTP: the rest is an attack
             raise BadData("not_a_table", "the file is gzipped more than twice")
         path = _decompress(path, work / f"{path.name}.plain", max_bytes, room)
-        inner, found = open_source(path, "" if format_name == "csv.gz" else format_name, work, max_bytes, room)
+        inner, found = open_source(path, "" if format_name == "csv.gz" else format_name, work, max_bytes, room, form)
         return inner, "csv.gz" if found == "csv" else found
     if format_name == "csv.gz":
         raise BadData("not_a_table", "the file is not gzipped, as format csv.gz says")
+    form.check()
+    if form.encoding and not head.startswith(_BINARY):
+        path = _in_utf8(path, work / f"{path.name}.utf8", form.encoding, room)
+        with path.open("rb") as file:
+            head = file.read(64)
     found = format_name or _detect(head)
-    return _open(path, found, max_bytes, work, room), found
+    if found in ("parquet", "arrow"):
+        form.of_no_use(found)
+    return _open(path, found, max_bytes, work, room, form), found
 
 
-def _open(path: Path, found: str, max_bytes: int, work: Path, room: int) -> Source:
+def _open(path: Path, found: str, max_bytes: int, work: Path, room: int, form: TextForm) -> Source:
     try:
         if found == "parquet":
             return ParquetSource(path, max_bytes, work, room)
@@ -88,13 +137,32 @@ def _open(path: Path, found: str, max_bytes: int, work: Path, room: int) -> Sour
             return JsonSource(path, lines=found == "jsonl")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise BadData("not_a_table", f"the file cannot be read as {found}: {first_line(error)}") from error
-    return CsvSource(path, "\t" if found == "tsv" else None)
+    return CsvSource(path, form.separator or ("\t" if found == "tsv" else None), headed=form.header != "none")
+
+
+def _in_utf8(path: Path, to: Path, encoding: str, room: int) -> Path:
+    """A copy of the text in UTF-8. Raises BadData naming the line that is not in this encoding."""
+    written, lines = 0, 1
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with path.open("rb") as source, to.open("wb") as target:
+        try:
+            while True:
+                chunk = source.read(_COPY_BYTES)
+                text = decoder.decode(chunk, final=not chunk)
+                lines += text.count("\n")
+                written += target.write(text.encode())
+                check_room(written, room)
+                if not chunk:
+                    return to
+        except UnicodeError as error:
+            message = f"the file is not in {encoding} from about line {lines} on: {first_line(error)}"
+            raise BadData("encoding", message, {"row": lines}) from error
 
 
 def _detect(head: bytes) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
-    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+    if head.startswith(_BINARY):
         return "arrow"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     return {b"[": "json", b"{": "jsonl"}.get(start, "csv")
@@ -120,9 +188,9 @@ def _decompress(path: Path, to: Path, max_bytes: int, room: int) -> Path:
 class CsvSource:
     """Text with a delimiter, read by pyarrow; when that fails, read again slowly to say on which line."""
 
-    def __init__(self, path: Path, delimiter: str | None) -> None:
+    def __init__(self, path: Path, delimiter: str | None, *, headed: bool = True) -> None:
         self._path = path
-        self._dialect = dialect.sniff(path, delimiter)
+        self._dialect = dialect.sniff(path, delimiter, headed=headed)
         self.names = self._dialect.header
         self.delimiter = self._dialect.delimiter
 

@@ -21,6 +21,12 @@ class IngestOptions(msgspec.Struct, frozen=True):
     """The texts that stand for missing values, the empty one besides; None: the usual ones."""
     decimal: str = ""
     """`.` or `,`."""
+    separator: str = ""
+    """The character between two cells."""
+    encoding: str = ""
+    """Of a text file, by a name that Python knows; empty: UTF-8."""
+    header: str = ""
+    """`none`: the first line is data. Else it names the columns."""
     max_bytes: int = 4 << 30
     """Of the decompressed file."""
     room: int = 1 << 62

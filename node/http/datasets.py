@@ -34,7 +34,10 @@ INGEST_SECONDS, SLOWEST_BYTES_PER_SECOND = 600.0, 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 STALL_SECONDS = 60.0
 GZIP = ("gzip", "x-gzip")
-PARAMETERS = ("target", "task", "weight", "group", "drop", "format")
+PARAMETERS = (
+    *("target", "task", "weight", "group", "drop", "format"),
+    *("types", "missing", "decimal", "separator", "encoding", "header"),
+)
 _FORMATS = {
     "text/csv": "csv",
     "text/tab-separated-values": "tsv",
@@ -149,6 +152,12 @@ async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestRes
         group=query.get("group", ""),
         drop=tuple(filter(None, query.getall("drop", []))),
         format=query.get("format") or _FORMATS.get(request.content_type, ""),
+        types=tuple(filter(None, query.getall("types", []))),
+        missing=tuple(filter(None, query.getall("missing"))) if "missing" in query else None,
+        decimal=query.get("decimal", ""),
+        separator=query.get("separator", ""),
+        encoding=query.get("encoding", ""),
+        header=query.get("header", ""),
         max_bytes=ports.settings.max_upload_bytes,
         room=ports.blobs.room.free_bytes(),
     )

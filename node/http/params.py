@@ -19,7 +19,7 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `(?P<at>.*)`)?")
 EVERYWHERE = frozenset({"min_index", "consistency"})
 """Parameters that the middleware reads, allowed on every call."""
-REPEATABLE = frozenset({"drop"})
+REPEATABLE = frozenset({"drop", "types", "missing"})
 MAX_SHOWN = 200
 """Characters of a value at fault that an answer repeats."""
 MAX_DIGITS = 18

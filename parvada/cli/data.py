@@ -32,6 +32,14 @@ def data() -> None:
 @click.option("--group", help="Column whose equal rows stay in one fold.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave this column out; may be repeated.")
 @click.option("--format", "kind", help="csv, tsv, parquet, jsonl, json or arrow; by default as the file looks.")
+@click.option(
+    "--type", "types", multiple=True, metavar="COLUMN:TYPE", help="E.g. zip:category, when:datetime[%d/%m/%Y]."
+)
+@click.option("--missing", multiple=True, metavar="TEXT", help="Stands for a missing value, not NA and its like.")
+@click.option("--decimal", type=click.Choice([".", ","]), help="By default as the numbers look.")
+@click.option("--separator", help="The character between two cells; by default as the file looks.")
+@click.option("--encoding", help="Of a text file that is not in UTF-8, e.g. latin-1.")
+@click.option("--header", type=click.Choice(["first", "none"]), help="none: the first line is data.")
 @connected
 @as_json_option
 def push(
@@ -45,6 +53,12 @@ def push(
     group: str | None,
     drop: tuple[str, ...],
     kind: str | None,
+    types: tuple[str, ...],
+    missing: tuple[str, ...],
+    decimal: str | None,
+    separator: str | None,
+    encoding: str | None,
+    header: str | None,
 ) -> None:
     """Send FILE (- for standard input) as a new version of a dataset. Equal content makes no new version."""
     if str(file) == "-" and not name:
@@ -53,8 +67,9 @@ def push(
     source = sys.stdin.buffer if str(file) == "-" else file
     with settings.client() as client, uploading(name) as progress:
         made = client.upload(
-            name, source, target=target, task=task, weight=weight, group=group, drop=drop, format=kind,
-            progress=progress,
+            name, source, target=target, task=task, weight=weight, group=group, drop=drop, format=kind, types=types,
+            missing=[text for text in missing if text] if missing else None, decimal=decimal, separator=separator,
+            encoding=encoding, header=header, progress=progress,
         )  # fmt: skip
     if as_json:
         render.print_json(made)

@@ -225,6 +225,9 @@ def test_uploads_whole_and_says_how_far_it_is(call: Callable[..., Any], kind: st
                 source,
                 target="species",
                 drop=["id", "x, y"],
+                types=["a:b:category"],
+                missing=[],
+                decimal=",",
                 progress=lambda sent, size: steps.append((sent, size)),
             )
         finally:
@@ -232,7 +235,14 @@ def test_uploads_whole_and_says_how_far_it_is(call: Callable[..., Any], kind: st
                 source.close()
         seen = node.seen[0]
     assert made.rows == 150
-    assert seen.pairs == (("target", "species"), ("drop", "id"), ("drop", "x, y"))
+    assert seen.pairs == (
+        ("target", "species"),
+        ("decimal", ","),
+        ("drop", "id"),
+        ("drop", "x, y"),
+        ("types", "a:b:category"),
+        ("missing", ""),
+    )
     assert int(seen.headers["content-length"]) == len(seen.body)
     assert steps[-1] == (len(seen.body), len(seen.body))
     if kind == "frame":

@@ -331,3 +331,51 @@ def test_a_typed_column_cannot_be_just_anything(tmp_path: Path) -> None:
     frame = pd.DataFrame({"when": pd.to_datetime(["2024-01-01", "2024-02-01"] * 10), "y": ["p", "q"] * 10})
     with pytest.raises(BadRequest, match=r"'when' has the type timestamp.* it cannot be number"):
         upload(tmp_path, parquet(frame), types=["when:number"])
+
+
+# ---------------------------------------------------------------- how a text file is written
+ROWS = "".join(f"{row}.5~caf\xe9 {row % 3}~{'pq'[row % 2]}\n" for row in range(20))
+
+
+def test_a_separator_and_an_encoding_that_are_given_hold(tmp_path: Path) -> None:
+    for encoding in ("latin-1", "utf-16", "cp1252"):
+        made = upload(tmp_path, ("v~c~y\n" + ROWS).encode(encoding), separator="~", encoding=encoding)
+        assert made.types == {"v": "number", "c": "category", "y": "category"}
+        assert set(column(made.data.frame, "c")) == {"caf\xe9 0", "caf\xe9 1", "caf\xe9 2"}
+
+
+def test_a_file_without_a_header_has_numbered_columns(tmp_path: Path) -> None:
+    made = upload(tmp_path, ROWS.replace("~", ";"), header="none")
+    assert made.types == {"column_1": "number", "column_2": "category", "column_3": "category"}
+    assert made.result.rows == 20
+    with pytest.raises(BadData, match="line 2, column 'column_1': inf is not a finite"):
+        upload(tmp_path, "1.5,p\ninf,q\n" * 5, header="none")
+    with pytest.raises(BadData, match="if it is, say header=none"):
+        upload(tmp_path, ROWS.replace("~", ";"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"separator": ";;"}, "separator is ';;'"),
+        ({"separator": '"'}, "neither a quote"),
+        ({"encoding": "latin-one"}, "encoding is 'latin-one'"),
+        ({"encoding": "base64"}, "encoding is 'base64'"),
+        ({"header": "second"}, "first or none"),
+    ],
+)
+def test_a_form_of_text_that_cannot_be(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        upload(tmp_path, table(["1", "2"]), **options)
+
+
+def test_a_form_of_text_for_what_is_none(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1, 2] * 5, "y": ["p", "q"] * 5})
+    with pytest.raises(BadRequest, match="this one is parquet"):
+        upload(tmp_path, parquet(frame), encoding="latin-1")
+
+
+def test_what_is_not_in_the_given_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="not in utf-16") as refused:
+        upload(tmp_path, b"a,y\n1,p\n2,q\n3", encoding="utf-16")
+    assert refused.value.code == "encoding"

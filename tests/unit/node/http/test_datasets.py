@@ -154,3 +154,34 @@ async def test_reading_what_is_not_there(api: World, path: str, problem: tuple[i
     assert answer.problem == problem
     assert said in answer.json["error"]
     assert api.trace() == before
+
+
+async def test_what_the_uploader_knows_is_taken_and_what_is_guessed_is_noted(api: World) -> None:
+    rows = "".join(f"{number};NA;{number},5;{'pq'[number % 2]}\n" for number in range(20))
+    guessed = (await api.upload("guessed", "zip;c;v;y\n" + rows)).json
+    assert {(note["code"], note.get("column")) for note in guessed["notes"]} == {
+        ("missing_tokens", "c"),
+        ("decimal_comma", None),
+    }
+    assert (await api.get("/v1/datasets/guessed"))["notes"] == guessed["notes"]
+    told = await api.upload(
+        "told", "zip;c;v;y\n" + rows, "?types=zip:category&types=c:category&missing=&decimal=,&header=first"
+    )
+    assert {column["name"]: column["type"] for column in told.json["columns"]} == {
+        "zip": "category",
+        "c": "category",
+        "v": "number",
+        "y": "category",
+    }
+    assert told.json["notes"] == []
+    for query, code in (
+        ("types=zap:category", "unknown_types"),
+        ("types=zip", "invalid_types"),
+        ("decimal=x", "invalid_decimal"),
+        ("separator=ab", "invalid_separator"),
+        ("encoding=ab", "invalid_encoding"),
+        ("header=ab", "invalid_header"),
+    ):
+        before = api.trace()
+        assert (await api.upload("bad", "zip;c;v;y\n" + rows, f"?{query}")).problem == (400, code)
+        assert api.trace() == before
