@@ -173,6 +173,13 @@ class Column(msgspec.Struct, kw_only=True, omit_defaults=True):
     std: float | None = None
     reading: Reading | None = None
     """None: made before there was such a rule."""
+    smallest: int | None = None
+    """Rows of the rarest value. This and the next two where the values could be classes: at most 1,000, no fractions.
+    They are not known of data sets that were made before they were kept."""
+    rarest: Scalar = None
+    """That value; of several the first in the file, of a long text its beginning."""
+    largest: int | None = None
+    """Rows of the most frequent value."""
 
 
 class Note(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -199,7 +206,7 @@ class DatasetDetail(msgspec.Struct, kw_only=True):
     dropped_columns: list[str] = []
     source_format: str = "csv"
     smallest_class: int | None = None
-    """Rows of the rarest target value; None for regression. Folds are reduced to it."""
+    """Rows of the rarest target value; None for regression."""
     notes: list[Note] = []
 
 
@@ -288,7 +295,7 @@ class UnitDetail(msgspec.Struct, kw_only=True):
     weight: str | None = None
     group: str | None = None
     notes: list[str] = []
-    """E.g. "folds reduced from 5 to 3: the rarest class has 3 rows"."""
+    """E.g. "folds reduced from 5 to 3: the dataset has 8 rows"."""
 
 
 class FinalResult(msgspec.Struct, kw_only=True):
@@ -368,6 +375,8 @@ class LeaderboardRow(msgspec.Struct, kw_only=True):
 class Leaderboard(msgspec.Struct, kw_only=True):
     job: str
     rows: list[LeaderboardRow]
+    notes: list[str] = []
+    """About the data, and what was chosen or left undone because of them."""
 
 
 # ---------------------------------------------------------------- models

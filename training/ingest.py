@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from parvada.names import AmbiguousName, ColumnNames, folded
-from parvada.schema import DatasetDetail, Note
+from parvada.schema import Column, DatasetDetail, Note
 from parvada.texts import TYPED_VALUE
 from training import profile
 from training.asked_types import AskedType, of_arrow, parse_types
@@ -22,7 +22,7 @@ from training.notes import located
 from training.parts import PartWriter, dataset_digest
 from training.profile import Description
 from training.sources import CsvSource, Source, TextForm, open_source
-from training.target import TargetCounter, resolve_task
+from training.target import resolve_target
 from training.upload import IngestOptions, IngestResult, PartFile
 
 __all__ = ["IngestOptions", "IngestResult", "PartFile", "ingest"]
@@ -46,25 +46,28 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
     for batch in source.batches(roles.dropped):
         writing.add(batch)
     parts = writing.finish()
-    task = resolve_task(roles.target, plans[roles.target].type, writing.target, options.task)
+    rows = sum(part.rows for part in parts)
+    columns = {name: description.column() for name, description in writing.descriptions.items()}
+    learnable = resolve_target(columns[roles.target], rows, options.task)
     return IngestResult(
         digest=dataset_digest(parts, roles.weight, roles.group),
-        rows=sum(part.rows for part in parts),
+        rows=rows,
         bytes=sum(part.bytes for part in parts),
         parts=parts,
         target=roles.target,
-        task=task,
+        task=learnable.task,
         detail=_trimmed(
             DatasetDetail(
-                columns=[description.column() for description in writing.descriptions.values()],
+                columns=list(columns.values()),
                 weight=roles.weight or None,
                 group=roles.group or None,
                 dropped_rows=writing.dropped,
                 dropped_columns=list(roles.dropped),
                 source_format=found,
-                smallest_class=None if task == "regression" else min(writing.target.counts.values()),
-                notes=located(notes, source.line),
-            )
+                smallest_class=None if learnable.task == "regression" else columns[roles.target].smallest,
+                notes=[*located(notes, source.line), *learnable.notes],
+            ),
+            roles.target,
         ),
     )
 
@@ -225,7 +228,7 @@ class _Writing:
         self._roles = roles
         self._plans = plans
         self.descriptions = {name: Description(plan, len(plans)) for name, plan in plans.items()}
-        self.target = TargetCounter()
+        self.kept = 0
         self.dropped = 0
         self._row = 0
         self._schema = pa.schema([(name, profile.ARROW_TYPES[plan.type]) for name, plan in plans.items()])
@@ -243,14 +246,14 @@ class _Writing:
         if not pc.all(kept).as_py():
             table = table.filter(kept)
         self.dropped += batch.num_rows - table.num_rows
-        self.target.update(table.column(self._roles.target))
+        self.kept += table.num_rows
         for name, description in self.descriptions.items():
             description.update(table.column(name))
         if table.num_rows:
             self._writer.write(table)
 
     def finish(self) -> tuple[PartFile, ...]:
-        if not self.target.rows:
+        if not self.kept:
             raise BadData(
                 "no_target_values",
                 f"no row has a value in the target {self._roles.target!r}",
@@ -291,8 +294,9 @@ class _Writing:
         raise BadData(code, f"line {line}, column {name!r}: {value!r} {reason}", {"row": line, "column": name})
 
 
-def _trimmed(detail: DatasetDetail) -> DatasetDetail:
-    """The description goes into the replicated log: lists of categories give way where it would be too large."""
+def _trimmed(detail: DatasetDetail, target: str) -> DatasetDetail:
+    """The description goes into the replicated log: lists of categories give way where it would be too large, then the
+    counts of what is not the target."""
     columns = list(detail.columns)
     longest = sorted(range(len(columns)), key=lambda i: -len(msgspec.json.encode(columns[i].categories)))
     size = len(msgspec.json.encode(detail))
@@ -301,4 +305,10 @@ def _trimmed(detail: DatasetDetail) -> DatasetDetail:
             break
         size -= len(msgspec.json.encode(columns[index].categories))
         columns[index] = msgspec.structs.replace(columns[index], categories=None)
+    if size > _MAX_DETAIL_BYTES:
+        columns = [column if column.name == target else _uncounted(column) for column in columns]
     return msgspec.structs.replace(detail, columns=columns)
+
+
+def _uncounted(column: Column) -> Column:
+    return msgspec.structs.replace(column, smallest=None, rarest=None, largest=None)

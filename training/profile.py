@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from parvada import texts
 from parvada.columns import dates_of
 from parvada.schema import Column, ColumnType, Reading
+from training.counts import ValueCounter
 from training.distinct import MAX_CATEGORIES, Distinct
 from training.errors import BadData
 from training.guess import ColumnPlan, fit_number, plain_numbers
@@ -115,6 +116,7 @@ class Description:
         self._plan = plan
         self._missing = 0
         self._distinct = Distinct(columns)
+        self._counter = ValueCounter(plan.type, columns)
         self._low: Any = None
         self._high: Any = None
         self._count = 0
@@ -131,6 +133,7 @@ class Description:
         if not len(values):
             return
         self._distinct.update(values)
+        self._counter.update(values)
         if self._plan.type in ("integer", "number"):
             self._moments(values)
         if self._plan.type in ("integer", "number", "datetime"):
@@ -166,6 +169,7 @@ class Description:
             distinct=len(self._distinct),
             categories=categories,
             **figures,
+            **self._counter.figures(),
         )
 
 

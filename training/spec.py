@@ -11,13 +11,12 @@ import msgspec
 from consensus.messages import NewCandidate
 from consensus.state import CandidateId, DatasetVersion, Json, Unit
 from parvada.names import AmbiguousName, ColumnNames
-from parvada.schema import CandidateSpec, Column, DatasetDetail, DatasetRef, JobSpec, UnitDetail
+from parvada.schema import CandidateSpec, DatasetDetail, DatasetRef, JobSpec, UnitDetail
 from training import catalog, search
-from training.errors import BadData, BadRequest, nearest
-from training.folds import held_groups, held_rows
+from training.errors import BadRequest, nearest
+from training.goal import fit_folds, goal_of
 from training.metrics import resolve_metric
 from training.preprocess import PREPROCESS_PREFIX, parse_options
-from training.target import MAX_CLASSES, MAX_INTEGER_CLASSES
 
 MAX_CANDIDATES = 2_000
 """Of a job: its command stays below the 1 MiB of one log entry."""
@@ -90,17 +89,17 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
     columns = {column.name: column for column in detail.columns}
     ref = _with_own_names(ref, ColumnNames(columns), field)
     target = ref.target or dataset.target
-    task = dataset.task if target == dataset.target else _task_of(columns[target], field)
+    goal = goal_of(columns[target], dataset, detail, f"{field}.target")
     weight = None if detail.weight in (target, *ref.drop) else detail.weight
     group = None if detail.group in (target, *ref.drop) else detail.group
     used = [name for name in columns if name not in (target, weight, group, *ref.drop)]
     if target in ref.drop or not used:
         what = f"the target {target!r} cannot be dropped" if target in ref.drop else "no column is left to learn from"
         raise BadRequest("invalid_drop", f"{field}.drop: {what}", {"field": f"{field}.drop", "value": ref.drop})
-    smallest = detail.smallest_class if target == dataset.target else None
     groups = columns[group].distinct if group else None
-    folds, notes = _fit_folds(spec, dataset, smallest, groups)
-    notes = [note.message for note in detail.notes if note.column not in ref.drop] + notes
+    folds, why_folds = fit_folds(spec.cv, dataset.name, goal, groups)
+    metric, why_metric = resolve_metric(spec.metric, goal.task, goal.classes)
+    told = [note.message for note in detail.notes if note.column not in ref.drop]
     model = spec.publish.model.replace("{dataset}", dataset.name).replace("{target}", target)
     if not _NAME.fullmatch(model):
         raise _invalid_name("publish.model", model)
@@ -115,10 +114,9 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
         publish_when=spec.publish.when,
         weight=weight,
         group=group,
-        notes=notes,
+        notes=[note for note in (*told, *goal.notes, *why_folds, why_metric) if note],
     )
-    metric = resolve_metric(spec.metric, task)
-    return Unit(dataset.name, dataset.version, target, task, metric, Json(msgspec.json.encode(unit_detail)))
+    return Unit(dataset.name, dataset.version, target, goal.task, metric, Json(msgspec.json.encode(unit_detail)))
 
 
 def _with_own_names(ref: DatasetRef, columns: ColumnNames, field: str) -> DatasetRef:
@@ -141,45 +139,6 @@ def _meant(name: str, dataset: str, columns: ColumnNames, field: str) -> str:
             details | {"allowed": list(columns)[:100]},
         )
     return found
-
-
-def _task_of(column: Column, field: str) -> str:
-    """The task that another target than the dataset's own makes."""
-    problem = ""
-    if column.distinct < 2:
-        problem = f"has {column.distinct} distinct values: there is nothing to learn"
-    elif column.type in ("datetime", "text"):
-        problem = f"is of type {column.type}: numbers or labels can be learned"
-    elif column.type == "category" and column.distinct > MAX_CLASSES:
-        problem = f"has {column.distinct} classes, at most {MAX_CLASSES} can be learned"
-    if problem:
-        details = {"field": f"{field}.target", "value": column.name}
-        raise BadRequest("invalid_target", f"{field}.target: {column.name!r} {problem}", details)
-    if column.distinct == 2 and column.type != "number":
-        return "binary"
-    if column.type == "number" or (column.type == "integer" and column.distinct > MAX_INTEGER_CLASSES):
-        return "regression"
-    return "multiclass"
-
-
-def _fit_folds(
-    spec: JobSpec, dataset: DatasetVersion, smallest: int | None, groups: int | None
-) -> tuple[int, list[str]]:
-    """The number of folds that the data allow, and a note where that is fewer than asked for."""
-    share = spec.cv.holdout
-    allowed = (dataset.rows - held_rows(dataset.rows, share)) // 2
-    reason = f"the dataset has {dataset.rows} rows"
-    if smallest is not None and smallest - held_rows(smallest, share) < allowed:
-        allowed = max(2, smallest - held_rows(smallest, share)) if allowed >= 2 else allowed
-        reason = f"the rarest class has {smallest} row{'s' if smallest > 1 else ''}"
-    if groups is not None and groups - held_groups(groups, share) < allowed:
-        allowed = groups - held_groups(groups, share)
-        reason = f"there are {groups} groups"
-    if allowed < 2:
-        raise BadData("too_few_rows", f"dataset {dataset.name}: {reason}, too few for cross-validation")
-    if allowed >= spec.cv.folds:
-        return spec.cv.folds, []
-    return allowed, [f"folds reduced from {spec.cv.folds} to {allowed}: {reason}"]
 
 
 def _candidates(spec: JobSpec, number: int, unit: Unit) -> list[NewCandidate]:

@@ -1,42 +1,34 @@
-"""Which task a target column makes, and whether it can be learned at all."""
+"""Which task a target column makes, and whether it can be learned at all: at upload, and of a job's own target."""
 
-from collections import Counter
-from typing import Any
+from typing import NoReturn
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import msgspec
 
-from parvada.schema import ColumnType, Task
+from parvada.schema import Column, Note, Scalar, Task
 from training.errors import BadData, BadRequest, nearest
 
 TASKS = ("binary", "multiclass", "regression")
 MAX_CLASSES = 1_000
+"""Values of a column are counted up to as many (`training.counts`)."""
 MAX_INTEGER_CLASSES = 20
 """Integers with more distinct values than this are taken as quantities."""
+ROWS_A_CLASS = 2
+"""Integers with fewer rows a value than this, on average, are quantities too. Two whole numbers are always classes."""
+_OTHERWISE = "choose another target"
 
 
-class TargetCounter:
-    """Counts the rows of each target value, up to a few more values than any classifier may have."""
+class Learnable(msgspec.Struct, frozen=True):
+    """What a target makes, and what had to be guessed for that."""
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.counts: Counter[Any] = Counter()
-
-    def update(self, values: pa.Array) -> None:
-        self.rows += len(values)
-        if len(self.counts) > MAX_CLASSES:
-            return
-        counted = pc.value_counts(values)
-        self.counts.update(
-            dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
-        )
+    task: Task
+    notes: tuple[Note, ...] = ()
 
 
-def resolve_task(target: str, kind: ColumnType, counter: TargetCounter, wanted: str) -> Task:
-    """The task for target `target`, which is `wanted` where given.
+def resolve_target(column: Column, rows: int, wanted: str = "") -> Learnable:
+    """The task that `column` makes as the target of `rows` rows that have a value; `wanted` where that is given.
 
     Raises:
-        BadRequest: unknown task. BadData: the target is constant, or does not fit the task.
+        BadRequest: unknown task. BadData: the target cannot be learned, or does not fit the task.
     """
     if wanted and wanted not in TASKS:
         raise BadRequest(
@@ -44,49 +36,108 @@ def resolve_task(target: str, kind: ColumnType, counter: TargetCounter, wanted: 
             f"task {wanted!r} is not supported{nearest(wanted, TASKS)}; known are {', '.join(TASKS)}",
             {"allowed": list(TASKS)},
         )
-    details = {"column": target}
-    distinct = len(counter.counts)
-    if kind == "datetime":
-        raise BadData("target_type", f"the target {target!r} is a date: numbers or labels can be learned", details)
-    if distinct < 2:
-        value = next(iter(counter.counts), None)
-        raise BadData(
-            "constant_target",
-            f"the target {target!r} has the one value {value!r} in all {counter.rows} rows: there is nothing to learn",
-            details,
-        )
-    task = wanted or _inferred(kind, distinct)
-    if task == "regression":
-        if kind not in ("integer", "number"):
-            message = f"the target {target!r} holds {kind} values: regression needs numbers"
-            raise BadData("target_type", message, details)
-        return "regression"
-    return _checked_classes(target, kind, counter, task)
+    _check_learnable(column, rows)
+    task = wanted or _inferred(column, rows)
+    if task != "regression":
+        _check_classes(column, rows, task)
+        return Learnable("binary" if task == "binary" else "multiclass")
+    if column.type not in ("integer", "number"):
+        _refuse(column, "target_type", f"holds {column.type} values{_such_as(column)}: regression needs numbers")
+    return Learnable("regression", () if wanted else _doubts(column, rows))
 
 
-def _inferred(kind: ColumnType, distinct: int) -> str:
-    if distinct == 2:
+def _all_differ(column: Column, rows: int) -> bool:
+    """Whether each of the rows has another value."""
+    return rows > 2 and column.distinct >= rows
+
+
+def _check_learnable(column: Column, rows: int) -> None:
+    if column.type == "datetime":
+        _refuse(column, "target_type", f"is a date{_such_as(column)}: numbers or labels can be learned, {_OTHERWISE}")
+    if column.distinct == 0:
+        _refuse(column, "no_target_values", f"has no value in any row: {_OTHERWISE}")
+    if column.distinct == 1:
+        only = f"has the one value {_example(column)!r} in all {rows} rows"
+        _refuse(column, "constant_target", f"{only}: there is nothing to learn, {_OTHERWISE}")
+
+
+def _inferred(column: Column, rows: int) -> Task:
+    if column.type == "number":
+        return "binary" if column.distinct == 2 and _whole(column) else "regression"
+    if column.distinct == 2:
         return "binary"
-    if kind == "number" or (kind == "integer" and distinct > MAX_INTEGER_CLASSES):
+    few_rows = column.distinct * ROWS_A_CLASS > rows
+    if column.type == "integer" and (few_rows or column.distinct > MAX_INTEGER_CLASSES):
         return "regression"
     return "multiclass"
 
 
-def _checked_classes(target: str, kind: ColumnType, counter: TargetCounter, task: str) -> Task:
-    details = {"column": target}
-    distinct = len(counter.counts)
-    if kind == "number" and any(not float(value).is_integer() for value in counter.counts):
-        raise BadData(
-            "target_type", f"the target {target!r} holds fractions: {task} needs labels (use task=regression)", details
+def _whole(column: Column) -> bool:
+    """Whether the numbers of `column` are whole; of more than two values that is known only where they are counted."""
+    ends = [end for end in (column.min, column.max) if isinstance(end, float | int)]
+    return column.smallest is not None or (column.distinct == 2 and all(float(end).is_integer() for end in ends))
+
+
+def _check_classes(column: Column, rows: int, task: str) -> None:
+    if column.distinct > MAX_CLASSES:
+        what = (
+            f"is it an identifier? Then {_OTHERWISE}"
+            if _all_differ(column, rows)
+            else f"{_OTHERWISE}, or fewer classes"
         )
-    if distinct > MAX_CLASSES:
-        raise BadData("too_many_classes", f"the target {target!r} has more than {MAX_CLASSES} classes", details)
-    if counter.rows > 2 and max(counter.counts.values()) == 1:
-        raise BadData(
-            "too_many_classes",
-            f"the target {target!r} has another value in each of its {counter.rows} rows: is it an identifier?",
-            details,
+        _refuse(column, "too_many_classes", f"has more than {MAX_CLASSES} classes{_such_as(column)}: {what}")
+    if column.type == "number" and not _whole(column):
+        _refuse(column, "target_type", f"holds fractions{_such_as(column)}: {task} needs labels (use task=regression)")
+    if _all_differ(column, rows):
+        what = f"is it an identifier? Then {_OTHERWISE}"
+        if column.type in ("integer", "number"):
+            what = f"{task} needs classes of several rows (use task=regression)"
+        message = f"has another value in each of its {rows} rows{_such_as(column)}: {what}"
+        _refuse(column, "too_many_classes", message)
+    if task == "binary" and column.distinct != 2:
+        _refuse(column, "target_type", f"has {column.distinct} classes{_such_as(column)}: binary needs 2")
+
+
+def _doubts(column: Column, rows: int) -> tuple[Note, ...]:
+    """What makes one wonder about a target that was taken as a quantity."""
+    if _all_differ(column, rows) and column.type == "integer":
+        message = f"has another whole number in each of its {rows} rows: if they name or count the rows, {_OTHERWISE}"
+        return (_note(column, "unique_target", message, rows),)
+    if column.distinct <= MAX_INTEGER_CLASSES and column.type == "integer":
+        message = (
+            f"has {column.distinct} whole numbers in {rows} rows: taken as quantities (use task=multiclass if not)"
         )
-    if task == "binary" and distinct != 2:
-        raise BadData("target_type", f"the target {target!r} has {distinct} classes: binary needs 2", details)
-    return "binary" if task == "binary" else "multiclass"
+        return (_note(column, "target_quantities", message, column.distinct),)
+    if column.distinct == 2:
+        message = f"has the two values {column.min} and {column.max}: taken as quantities, as they are not whole"
+        return (_note(column, "target_quantities", message, 2),)
+    return ()
+
+
+def _note(column: Column, code: str, message: str, count: int) -> Note:
+    value = _example(column)
+    return Note(
+        code=code,
+        message=f"the target {column.name!r} {message}",
+        column=column.name,
+        value=None if value is None else str(value),
+        count=count,
+    )
+
+
+def _example(column: Column) -> Scalar:
+    """A value of the column, as far as one is kept."""
+    if column.rarest is not None or not (column.categories or column.min is not None):
+        return column.rarest
+    if column.categories:
+        return column.categories[0]
+    return int(column.min) if column.type == "integer" and isinstance(column.min, float) else column.min
+
+
+def _such_as(column: Column) -> str:
+    value = _example(column)
+    return "" if value is None else f" such as {value!r}"
+
+
+def _refuse(column: Column, code: str, message: str) -> NoReturn:
+    raise BadData(code, f"the target {column.name!r} {message}", {"column": column.name})

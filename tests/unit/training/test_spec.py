@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
 
-from consensus.state import DatasetVersion
-from parvada.schema import JobSpec, UnitDetail
+from consensus.state import DatasetVersion, Json
+from parvada.schema import DatasetDetail, JobSpec, UnitDetail
 from tests.unit.training.data import dataset, facts, mixed_table
 from training.catalog import DEFAULTS, EXCLUDED, estimators
 from training.errors import BadData, BadRequest
@@ -99,13 +101,85 @@ def test_what_is_wrong_is_said_when_it_is_submitted(
     assert says in str(caught.value)
 
 
-def test_rare_class_reduces_the_folds_and_says_so(tmp_path: Path) -> None:
+def detail_of(version: DatasetVersion, **fields: object) -> UnitDetail:
+    return msgspec.json.decode(resolve_job(spec(**fields), [version]).units[0].detail, type=UnitDetail)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [(1, "class 2 of 'target' has 1 row: spread over the 5 folds"),
+     (4, "class 2 of 'target' has 4 rows, 3 of them not held out: spread over the 5 folds"),
+     (5, "class 2 of 'target' has 5 rows, 4 of them not held out: spread over the 5 folds"),
+     (6, None)],
+)  # fmt: skip
+def test_a_rare_class_leaves_the_folds_as_they_are_and_is_told(tmp_path: Path, rows: int, says: str | None) -> None:
     frame = load_iris(as_frame=True).frame
-    version, _ = dataset(tmp_path, frame[(frame["target"] != 2) | (frame.index >= 146)])
-    unit = resolve_job(spec(), [version]).units[0]
-    detail = msgspec.json.decode(unit.detail, type=UnitDetail)
-    assert detail.folds == 3
-    assert detail.notes == ["folds reduced from 5 to 3: the rarest class has 4 rows"]
+    version, _ = dataset(tmp_path, frame[(frame["target"] != 2) | (frame.index >= 150 - rows)])
+    detail = detail_of(version, metric="accuracy")
+    assert detail.folds == 5
+    expected = [f"{says}, each of which is scored by the classes that it has"] if says else []
+    assert detail.notes == expected
+
+
+def test_one_of_two_classes_that_could_not_be_both_fitted_and_tested_is_refused(tmp_path: Path) -> None:
+    frame = load_iris(as_frame=True).frame
+    version, _ = dataset(tmp_path / "one", frame.iloc[:51])
+    with pytest.raises(BadData, match="class 1 of 'target' has 1 row: of two classes each needs 2 rows"):
+        resolve_job(spec(), [version])
+    version, _ = dataset(tmp_path / "two", frame.iloc[:52])
+    assert detail_of(version).folds == 5
+    with pytest.raises(BadData, match="has 2 rows: of two classes each needs 2 rows that are not held out"):
+        resolve_job(spec(cv={"holdout": 0.5}), [version])
+
+
+def shares(*rows: int) -> pd.DataFrame:
+    """Classes `c0`, `c1`, … of so many rows, beside a number."""
+    classes = [f"c{number}" for number, count in enumerate(rows) for _ in range(count)]
+    return pd.DataFrame({"x": np.random.default_rng(1).normal(size=len(classes)), "y": classes})
+
+
+@pytest.mark.parametrize(
+    ("rows", "metric", "why"),
+    [
+        (
+            (96, 2, 2),
+            "balanced_accuracy",
+            "and not accuracy: the largest class has 96 rows, more than 3 times the 2 of",
+        ),
+        ((91, 30, 30), "balanced_accuracy", "more than 3 times the 30 of the rarest"),
+        ((90, 30, 30), "accuracy", "the largest class has 90 rows, at most 3 times the 30 of the rarest"),
+        ((95, 5), "roc_auc", "which does not depend on the balance of the classes: the largest class has 95 rows"),
+    ],
+)
+def test_auto_chooses_the_metric_by_the_balance_of_the_classes_and_says_why(
+    tmp_path: Path, rows: tuple[int, ...], metric: str, why: str
+) -> None:
+    version, _ = dataset(tmp_path, shares(*rows))
+    assert resolve_job(spec(), [version]).units[0].metric == metric
+    (said,) = [note for note in detail_of(version).notes if note.startswith("metric ")]
+    assert said.startswith(f"metric {metric}")
+    assert why in said
+    assert not [note for note in detail_of(version, metric="accuracy").notes if note.startswith("metric ")]
+
+
+def test_a_data_set_whose_classes_were_not_counted_has_the_usual_metric(tmp_path: Path) -> None:
+    """As those that were made before they were."""
+    version, _ = dataset(tmp_path, shares(96, 2, 2))
+    detail = msgspec.json.decode(version.detail, type=DatasetDetail)
+    columns = [msgspec.structs.replace(c, smallest=None, rarest=None, largest=None) for c in detail.columns]
+    old = msgspec.structs.replace(detail, columns=columns)
+    version = msgspec.structs.replace(version, detail=Json(msgspec.json.encode(old)))
+    assert resolve_job(spec(), [version]).units[0].metric == "accuracy"
+    assert [note.split(":")[0] for note in detail_of(version).notes] == ["the rarest class of 'y' has 2 rows"]
+
+
+def test_few_rows_and_few_groups_reduce_the_folds(tmp_path: Path) -> None:
+    frame = load_iris(as_frame=True).frame
+    version, _ = dataset(tmp_path / "rows", frame.iloc[46:54])
+    assert detail_of(version, metric="accuracy").notes[0] == "folds reduced from 5 to 3: the dataset has 8 rows"
+    frame.insert(0, "plant", np.arange(150) % 4)
+    version, _ = dataset(tmp_path / "groups", frame, group="plant")
+    assert detail_of(version, metric="accuracy").notes == ["folds reduced from 5 to 3: there are 4 groups"]
 
 
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
