@@ -1,4 +1,8 @@
-"""Scores of a fitted pipeline on rows it has not seen. Metrics that are not defined there are left out."""
+"""Scores of a fitted pipeline on rows it has not seen. Metrics that are not defined there are left out.
+
+A rare class may lack in the rows to score, or in those that were fitted: metrics of several classes are taken over the
+classes that both have.
+"""
 
 import math
 import warnings
@@ -54,7 +58,7 @@ def _classification(
         "balanced_accuracy": lambda: sk.balanced_accuracy_score(y, predicted, sample_weight=weight),
     }
     if proba is not None:
-        table["log_loss"] = lambda: sk.log_loss(y, proba, labels=classes, sample_weight=weight)
+        table["log_loss"] = lambda: _log_loss(y, proba, classes, weight)
     if task == "binary":
         if len(classes) < 2:
             return table  # fitted on rows of one class: nobody can say whether it is the positive one
@@ -69,9 +73,28 @@ def _classification(
             if truth.any():  # else scikit-learn gives 0 for a curve that there is not
                 table["average_precision"] = lambda: sk.average_precision_score(truth, scores, sample_weight=weight)
         return table
-    table["f1_macro"] = lambda: sk.f1_score(y, predicted, average="macro", sample_weight=weight)
+    present = np.unique(y)
+    table["f1_macro"] = lambda: sk.f1_score(y, predicted, labels=present, average="macro", sample_weight=weight)
     if proba is not None:
-        table["roc_auc_ovr"] = lambda: sk.roc_auc_score(
-            y, proba, multi_class="ovr", labels=classes, sample_weight=weight
-        )
+        table["roc_auc_ovr"] = lambda: _roc_auc_ovr(y, proba, classes, weight)
     return table
+
+
+def _log_loss(y: Array, proba: Array, classes: list[Any], weight: Array | None) -> float:
+    """Of the rows of classes that the model knows: it can say nothing of the others."""
+    known = np.isin(y, classes)
+    weight = weight[known] if weight is not None else None
+    loss: float = sk.log_loss(y[known], proba[known], labels=classes, sample_weight=weight)
+    return loss
+
+
+def _roc_auc_ovr(y: Array, proba: Array, classes: list[Any], weight: Array | None) -> float:
+    """The mean over the classes that the model knows and `y` has, each against all other rows."""
+    areas = [
+        sk.roc_auc_score(y == label, proba[:, index], sample_weight=weight)
+        for index, label in enumerate(classes)
+        if (y == label).any()
+    ]
+    if not areas:
+        raise ValueError("no class of the model occurs")
+    return float(np.mean(areas))

@@ -55,7 +55,10 @@ def fold_split(y: Array, groups: Array | None, plan: SplitPlan, fold: int, *, cl
     repeat, index = divmod(fold, plan.folds)
     state = int(np.random.default_rng([plan.seed, 1, repeat]).integers(2**31 - 1))
     options = {"n_splits": plan.folds, "shuffle": True, "random_state": state}
-    stratify = classify and np.unique(y, return_counts=True)[1].max() >= plan.folds
+    most = np.unique(y, return_counts=True)[1].max()
+    if classify and groups is None and most < plan.folds <= len(y):
+        return _spread(y, plan.folds, index, state)
+    stratify = classify and most >= plan.folds
     if groups is not None:
         splitter = StratifiedGroupKFold(**options) if stratify else GroupKFold(**options)
     else:
@@ -67,3 +70,11 @@ def fold_split(y: Array, groups: Array | None, plan: SplitPlan, fold: int, *, cl
             if number == index:
                 return train, test
     raise ValueError(f"there is no fold {fold}")
+
+
+def _spread(y: Array, folds: int, index: int, state: int) -> tuple[Array, Array]:
+    """For classes that all have fewer rows than there are folds: no two rows of a class are tested together."""
+    shuffled = np.random.default_rng(state).permutation(len(y))
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    test = np.sort(by_class[index::folds])
+    return np.setdiff1d(np.arange(len(y)), test, assume_unique=True), test

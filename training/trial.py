@@ -47,10 +47,18 @@ def run_fold(task: FoldTask, data: Prepared) -> FoldOutcome:
         return FoldOutcome(failed="MemoryError: the fit needs more memory than there is")
     except Exception as error:
         return FoldOutcome(failed=_reason(error))
-    if task.recipe.metric not in scores:
+    if task.recipe.metric not in scores and _could_be_scored(task.view.task, model, data.y[test]):
         metric = task.recipe.metric
         return FoldOutcome(failed=f"{metric} is not defined for {task.recipe.estimator} on fold {task.fold}")
     return FoldOutcome(scores, seconds, per_row)
+
+
+def _could_be_scored(task: str, model: Any, y: Any) -> bool:
+    """False where it is for the fold's rows alone that a metric is not defined: then the other folds are the measure.
+    An area under a curve needs two classes, a loss one that the model knows, a share of the variance two rows."""
+    if task == "regression":
+        return len(y) > 1
+    return len(np.unique(y)) > 1 and bool(np.isin(y, model.classes_).any())
 
 
 def refit(task: RefitTask, data: Prepared) -> RefitOutcome:

@@ -223,31 +223,42 @@ def test_a_fold_of_one_class_has_no_curves(only: str, defined: set[str]) -> None
     assert found["accuracy"] == found["balanced_accuracy"] == 0.5
 
 
-def test_a_class_that_the_fold_lacks_is_no_matter_but_for_the_curves() -> None:
-    proba = [[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]]
-    found = scored("multiclass", Fixed(["a", "b"], ["a", "b", "c"], proba), array("a", "b"))
+def test_a_class_that_the_fold_lacks_is_no_matter() -> None:
+    proba = [[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.4, 0.2, 0.4]]
+    found = scored("multiclass", Fixed(["a", "b", "c"], ["a", "b", "c"], proba), array("a", "b", "b"))
     assert found == pytest.approx(
         {
-            "accuracy": 1.0,
-            "balanced_accuracy": 1.0,
-            "f1_macro": 1.0,
-            "log_loss": -(math.log(0.7) + math.log(0.4)) / 2,
+            "accuracy": 2 / 3,
+            "balanced_accuracy": (1 + 1 / 2) / 2,
+            "f1_macro": (1 + 2 / 3) / 2,
+            "log_loss": -(math.log(0.7) + math.log(0.4) + math.log(0.2)) / 3,
+            "roc_auc_ovr": (1 + 3 / 4) / 2,
         }
-    )
+    ), "c is in no denominator, though it was predicted"
 
 
-def test_a_class_that_the_model_never_saw_leaves_what_needs_its_probability_out() -> None:
+def test_a_class_that_the_model_never_saw_is_left_out_where_its_probability_is_needed() -> None:
     """A rare class may stand in one fold only, so that the model which is tested there was fitted without it."""
     found = scored(
         "multiclass", Fixed(["a", "b", "b"], ["a", "b"], [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]), array(*"abc")
     )
-    assert set(found) == {"accuracy", "balanced_accuracy", "f1_macro"}
-    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found == pytest.approx(
+        {
+            "accuracy": 2 / 3,
+            "balanced_accuracy": 2 / 3,
+            "f1_macro": (1 + 2 / 3 + 0) / 3,
+            "log_loss": -(math.log(0.9) + math.log(0.8)) / 2,
+            "roc_auc_ovr": 1.0,
+        }
+    )
 
 
-def test_of_more_classes_two_in_the_model_and_on_the_rows_make_no_curve_of_each_against_the_rest() -> None:
-    found = scored("multiclass", Fixed(["a", "b"], ["a", "b"], [[0.9, 0.1], [0.2, 0.8]]), array("a", "b"))
+def test_rows_of_one_class_have_no_curve_and_those_of_unknown_classes_no_loss() -> None:
+    proba = [[0.9, 0.1], [0.2, 0.8]]
+    found = scored("multiclass", Fixed(["a", "b"], ["a", "b"], proba), array("a", "a"))
     assert set(found) == {"accuracy", "balanced_accuracy", "f1_macro", "log_loss"}
+    found = scored("multiclass", Fixed(["a", "b"], ["a", "b"], proba), array("c", "d"))
+    assert set(found) == {"accuracy", "balanced_accuracy", "f1_macro"}
 
 
 def test_a_model_of_one_class_knows_no_positive_one() -> None:

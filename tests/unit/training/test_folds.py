@@ -42,6 +42,20 @@ def test_holdout_keeps_the_shares_of_the_classes_and_rare_rows_for_training() ->
     assert "c" in y[train]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 12), min_size=2, max_size=9), st.integers(2, 8))
+def test_a_class_with_fewer_rows_than_folds_is_spread_over_them(seed: int, sizes: list[int], folds: int) -> None:
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    if len(y) < 2 * folds:
+        return
+    plan = SplitPlan(folds, 1, 0.0, seed)
+    tests = [fold_split(y, None, plan, fold, classify=True)[1] for fold in range(folds)]
+    assert sorted(row for test in tests for row in test) == list(range(len(y)))
+    for label, size in enumerate(sizes):
+        times = [int((y[test] == label).sum()) for test in tests]
+        assert max(times) <= max(1, -(-size // folds)), f"class {label} of {size} rows is tested {times}"
+
+
 def test_another_repeat_or_seed_is_another_split() -> None:
     y = np.arange(60) % 2
     plan = SplitPlan(3, 2, 0.0, 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.datasets import load_iris
@@ -125,6 +126,35 @@ def test_metric_that_an_estimator_cannot_have_fails_its_fold(tables: dict[str, P
     data = tables["multiclass"]
     task = msgspec.structs.replace(recipe(data, "LinearSVC"), metric="log_loss")
     assert run_fold(FoldTask(data.view, task, 0), data).failed == "log_loss is not defined for LinearSVC on fold 0"
+
+
+RARE = pd.concat([load_iris(as_frame=True).frame.iloc[:100], load_iris(as_frame=True).frame.iloc[149:]])
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1_macro", "log_loss", "roc_auc_ovr"])
+def test_a_class_of_a_single_row_is_no_reason_to_fail_on_any_fold(tmp_path: Path, metric: str) -> None:
+    data = prepared(tmp_path, RARE)
+    asked = msgspec.structs.replace(recipe(data, "GaussianNB"), metric=metric)
+    for fold in range(SPLIT.folds):
+        outcome = run_fold(FoldTask(data.view, asked, fold), data)
+        assert not outcome.failed
+        assert metric in outcome.scores
+
+
+@pytest.mark.parametrize("name", catalog.default_names("classifier"))
+def test_every_default_model_takes_a_class_of_a_single_row(tmp_path: Path, name: str) -> None:
+    data = prepared(tmp_path, RARE)
+    outcomes = [run_fold(FoldTask(data.view, recipe(data, name), fold), data) for fold in range(SPLIT.folds)]
+    assert [outcome.failed for outcome in outcomes] == [""] * SPLIT.folds
+
+
+def test_a_fold_that_lacks_one_of_two_classes_has_no_curve_and_leaves_it_to_the_others(tmp_path: Path) -> None:
+    data = prepared(tmp_path, load_iris(as_frame=True).frame.iloc[:52])
+    asked = msgspec.structs.replace(recipe(data, "GaussianNB"), metric="roc_auc")
+    outcomes = [run_fold(FoldTask(data.view, asked, fold), data) for fold in range(SPLIT.folds)]
+    assert [outcome.failed for outcome in outcomes] == [""] * SPLIT.folds
+    assert sorted("roc_auc" in outcome.scores for outcome in outcomes) == [False, True, True]
+    assert all("accuracy" in outcome.scores for outcome in outcomes)
 
 
 def test_fit_that_eats_memory_fails_alone(tmp_path: Path) -> None:
