@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import msgspec
 
-from consensus.progress import candidates_of, standings
+from consensus.progress import candidates_of
 from consensus.queries import unfinished_jobs
 from consensus.state import Candidate, CandidateId, CandidateState, ClusterState, Job, JobId, Json
-from parvada.schema import FinalResult, JobSpec
-from training.metrics import greater_is_better
+from parvada.schema import JobSpec
+from training.choice import chosen, final_error
 
 REFIT = -1
 """Stands for the fold number in the work item of a refit (with the publication that follows it)."""
@@ -141,16 +141,14 @@ class _JobView:
         return any(Work(self.job.id, candidate.id, REFIT) in self._in_flight for candidate in candidates)
 
     def _best(self, unit: int, candidates: tuple[Candidate, ...]) -> Candidate | None:
-        """The best candidate whose refit did not fail."""
-        metric = self.job.units[unit].metric
-        for row in standings(candidates, metric, greater_is_better=greater_is_better(metric)):
-            if row.rank is not None and row.mean is not None and not _final_error(row.candidate.final):
-                return row.candidate
-        return None
+        row = chosen(candidates, self.job.units[unit].metric)
+        return row.candidate if row is not None else None
 
     def _why_none(self, candidates: tuple[Candidate, ...]) -> str:
-        reasons = [candidate.reason or _final_error(candidate.final) for candidate in candidates]
+        reasons = [candidate.reason or final_error(candidate.final) for candidate in candidates]
         first = next((reason for reason in reasons if reason), "")
+        if not first and any(candidate.state is CandidateState.OK for candidate in candidates):
+            first = "the metric is not defined on the rows of any fold"
         if self._late and _pending(candidates):
             first = f"the job took longer than {self._limit:g} s (limits.job_seconds)"
         return f"no candidate could be fitted: {first}" if first else "no candidate could be fitted"
@@ -158,12 +156,6 @@ class _JobView:
 
 def _pending(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
     return tuple(candidate for candidate in candidates if candidate.state is CandidateState.PENDING)
-
-
-def _final_error(final: Json) -> str:
-    if not final:
-        return ""
-    return msgspec.json.decode(final, type=FinalResult).error or ""
 
 
 @lru_cache(maxsize=256)

@@ -1,7 +1,7 @@
 """From the replicated state to the tasks that are run: what a fold, a refit and a publication of a candidate are."""
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -17,6 +17,7 @@ from parvada.schema import (
     UnitDetail,
     VersionDetail,
 )
+from training.choice import BASELINES
 from training.errors import TrainingError
 from training.metrics import METRICS, better, greater_is_better
 from training.plan import REFIT, Work
@@ -121,7 +122,7 @@ def publication(state: ClusterState, given: Assignment, outcome: RefitOutcome) -
         libraries=dict(outcome.libraries),
         engine_reason="models are served by scikit-learn",
     )
-    move = _moves(state, rule.publish_model, rule.publish_alias, rule.publish_when, given.unit, detail.metrics)
+    move = _moves(state, given, rule, detail.metrics)
     return Publication(rule.publish_model, rule.publish_alias, move, detail)
 
 
@@ -137,20 +138,18 @@ def version_metrics(unit: Unit, candidate: Candidate, outcome: RefitOutcome) -> 
     return found | {f"holdout_{name}": value for name, value in outcome.holdout.items()}
 
 
-def _moves(
-    state: ClusterState,
-    model: str,
-    alias: str,
-    when: Literal["better", "always", "never"],
-    unit: Unit,
-    metrics: dict[str, float],
-) -> bool:
+def _moves(state: ClusterState, given: Assignment, rule: UnitDetail, metrics: dict[str, float]) -> bool:
     """Whether the alias moves: always, or when the version it names now is worse by the same metric of the same
-    task (or cannot be compared)."""
-    known = state.models.get(model)
-    present = find_version(state, model, known.aliases[alias]) if known and alias in known.aliases else None
-    if when == "always" or present is None or present.task != unit.task:
+    task (or cannot be compared). A baseline never takes the place of a model, and always leaves it to one."""
+    unit, alias = given.unit, rule.publish_alias
+    known = state.models.get(rule.publish_model)
+    present = (
+        find_version(state, rule.publish_model, known.aliases[alias]) if known and alias in known.aliases else None
+    )
+    if rule.publish_when == "always" or present is None or present.task != unit.task:
         return True
+    if (present.estimator in BASELINES) != (given.candidate.estimator in BASELINES):
+        return present.estimator in BASELINES
     before = msgspec.json.decode(present.detail, type=VersionDetail).metrics.get(unit.metric)
     return before is None or better(unit.metric, metrics[unit.metric], before)
 

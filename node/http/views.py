@@ -10,6 +10,7 @@ from consensus.progress import Standing, candidates_of, job_progress, standings
 from consensus.queries import aliases_of, holders, published_version
 from consensus.state import CandidateState, ClusterState, JobState, Json
 from parvada import schema
+from training.choice import chosen, unbeaten
 from training.metrics import greater_is_better
 
 
@@ -103,8 +104,16 @@ def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.
         model=published.model if published is not None else None,
         model_version=published.version if published is not None else None,
         error=unit.error or None,
-        notes=msgspec.json.decode(unit.detail, type=schema.UnitDetail).notes,
+        notes=_unit_notes(found, number),
     )
+
+
+def _unit_notes(found: facts.Job, number: int) -> list[str]:
+    """What was noted when it was submitted, and in the end what its scores are worth."""
+    unit = found.units[number]
+    notes = msgspec.json.decode(unit.detail, type=schema.UnitDetail).notes
+    verdict = unbeaten(candidates_of(found, number), unit.metric) if unit.done else ""
+    return [*notes, verdict] if verdict else notes
 
 
 def _unit_state(found: facts.Job, unit: facts.Unit) -> Any:
@@ -114,10 +123,8 @@ def _unit_state(found: facts.Job, unit: facts.Unit) -> Any:
 
 
 def _best(found: facts.Job, number: int) -> Standing | None:
-    """The first of the leaderboard as it stands: the chosen one once the unit is done."""
-    metric = found.units[number].metric
-    ranked = standings(candidates_of(found, number), metric, greater_is_better=greater_is_better(metric))
-    return ranked[0] if ranked and ranked[0].rank == 1 and ranked[0].mean is not None else None
+    """The one to publish as the leaderboard stands: the published one once the unit is done."""
+    return chosen(candidates_of(found, number), found.units[number].metric)
 
 
 def _final(candidate: facts.Candidate) -> schema.FinalResult:
@@ -125,12 +132,15 @@ def _final(candidate: facts.Candidate) -> schema.FinalResult:
 
 
 def leaderboard(state: ClusterState, found: facts.Job, only: str | None = None) -> schema.Leaderboard:
-    """Rows best first, dataset by dataset; every candidate has one."""
+    """Rows best first, dataset by dataset; every candidate has one. Of several datasets each note names its own."""
     rows: list[schema.LeaderboardRow] = []
+    notes: list[str] = []
     for number, unit in enumerate(found.units):
         if only is None or unit.dataset == only:
             rows += _unit_rows(state, found, number)
-    return schema.Leaderboard(job=found.id, rows=rows)
+            of = f"{unit.dataset}: " if len(found.units) > 1 else ""
+            notes += [of + note for note in _unit_notes(found, number)]
+    return schema.Leaderboard(job=found.id, rows=rows, notes=notes)
 
 
 def _unit_rows(state: ClusterState, found: facts.Job, number: int) -> list[schema.LeaderboardRow]:

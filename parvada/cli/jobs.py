@@ -140,6 +140,8 @@ def leaderboard(settings: Settings, as_json: bool, job: str, dataset: str | None
     metric = board.rows[0].metric if board.rows else "score"
     columns = ("rank", "dataset", "estimator", metric, "±", "holdout", "fit", "predict", "state", "")
     render.print_table(columns, [_board_row(row) for row in board.rows], f"job {board.job} has no candidates yet")
+    for note in board.notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def _board_row(row: LeaderboardRow) -> list[str]:

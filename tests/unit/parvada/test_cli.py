@@ -185,6 +185,16 @@ def test_jobs_are_named_by_the_beginning_of_their_id(run: Run, node: ScriptedNod
     assert "nu is infeasible" in shown, "failed candidates are listed with their reason"
 
 
+def test_a_leaderboard_ends_with_what_was_noted_about_its_data(run: Run, node: ScriptedNode) -> None:
+    board = {"job": "01kabd", "rows": [ROW], "notes": ["metric accuracy: the classes are even", "2 rows left out"]}
+    node.script = from_table(table(**{"GET /v1/jobs/01kabd/leaderboard": board}))
+    code, shown, said = run("leaderboard", "01kabd", "--url", node.url)
+    assert (code, "note" in shown) == (0, False)
+    assert said.splitlines() == ["note: metric accuracy: the classes are even", "note: 2 rows left out"]
+    code, shown, said = run("leaderboard", "01kabd", "--json", "--url", node.url)
+    assert (json.loads(shown)["notes"], said) == (board["notes"], "")
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -50,11 +50,17 @@ def unit(metric: str = "roc_auc", task: str = "binary", rule: UnitDetail | None 
     return Unit("iris", 1, "y", task, metric, encoded(rule or detail()))
 
 
-def cluster(given: Unit | None = None, params: Any = None, limits: LimitSpec | None = None) -> Cluster:
+def cluster(
+    given: Unit | None = None,
+    params: Any = None,
+    limits: LimitSpec | None = None,
+    estimators: tuple[str, str] = ("SVC", "SVC"),
+) -> Cluster:
     """A job of one unit with two candidates of two folds, whose folds are started."""
     dataset = msgspec.structs.replace(add(), detail=encoded(DatasetDetail(columns=COLUMNS)))
     made = tuple(
-        NewCandidate(CandidateId(f"0.{number}"), 0, "SVC", encoded(params or {}), 40 + number, 2) for number in range(2)
+        NewCandidate(CandidateId(f"0.{number}"), 0, name, encoded(params or {}), 40 + number, 2)
+        for number, name in enumerate(estimators)
     )
     spec = JobSpec(datasets=["iris"], limits=limits or LimitSpec())
     return Cluster(
@@ -91,7 +97,7 @@ def published(
             digest=file,
             bytes=700,
             task=task,
-            estimator="SVC",
+            estimator=world.state.jobs[JOB].candidates[candidate].estimator,
             engine="sklearn",
             detail=encoded(text),
             blob=HeldBlob(file, 700, (A,)),

@@ -118,6 +118,32 @@ def test_it_is_the_version_under_the_alias_that_counts_not_the_newest() -> None:
     assert not moves_now()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("SVC", "DummyClassifier", False),
+        ("DummyClassifier", "SVC", True),
+        ("DummyClassifier", "DummyClassifier", False),
+    ],
+)
+def test_a_baseline_never_takes_the_alias_from_a_model_and_leaves_it_to_any(
+    before: str, after: str, expected: bool
+) -> None:
+    def move(rule: UnitDetail) -> bool:
+        world = cluster(unit("accuracy", rule=rule), estimators=(after, before))
+        best, worst = ({"accuracy": 0.9},) * 2, ({"accuracy": 0.6},) * 2
+        baseline_is_better = {FIRST: best if after.startswith("Dummy") else worst, SECOND: best}
+        for candidate, scores in baseline_is_better.items():
+            recorded(world, *scores, candidate=candidate)
+        published(world, SECOND, {"accuracy": 0.9 if before.startswith("Dummy") else 0.6})
+        found = publication(world.state, given_for(world), OUTCOME)
+        assert found is not None
+        return found.move_alias
+
+    assert move(detail()) is expected
+    assert move(detail(publish_when="always")) is True
+
+
 # ---------------------------------------------------------------- figures
 def test_metrics_are_means_over_the_folds_that_have_them() -> None:
     world = cluster()

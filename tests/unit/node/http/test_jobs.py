@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from consensus.messages import BeginEpoch, StartFolds
-from consensus.state import CandidateId, JobId
+from consensus.messages import BeginEpoch, FoldDone, RecordFolds, StartFolds
+from consensus.state import CandidateId, JobId, Json
 from tests.unit.node.http.facts import dataset, run, submit
 from tests.unit.node.http.world import World
 
@@ -71,6 +71,42 @@ async def test_progress_and_leaderboard_while_it_runs_and_after(api: World) -> N
     assert (best["rank"], best["cv_mean"], best["folds"], best["pareto"]) == (1, pytest.approx(0.85), [0.8, 0.9], True)
     assert (best["holdout"], best["model"]) == ({"roc_auc": 0.85}, "data")
     assert (failed["rank"], failed["state"], failed["reason"]) == (None, "failed", "ValueError: it did not converge")
+
+
+async def test_a_leaderboard_has_the_notes_of_its_data(api: World) -> None:
+    spec = {"datasets": ["data", "more"], "models": ["GaussianNB"]}
+    job = (await api.call("POST", "/v1/jobs", json=spec)).json
+    note = (
+        "metric roc_auc, which does not depend on the balance of the classes: "
+        "the largest class has 30 rows, the other 30"
+    )
+    assert [unit["notes"] for unit in job["per_dataset"]] == [[note], [note]]
+    board = await api.get(f"/v1/jobs/{job['id']}/leaderboard")
+    assert board["notes"] == [f"data: {note}", f"more: {note}"]
+    assert (await api.get(f"/v1/jobs/{job['id']}/leaderboard?dataset=more"))["notes"] == [f"more: {note}"]
+
+
+async def test_a_job_in_which_nothing_beats_the_baseline_says_so(api: World) -> None:
+    job = await submit(api, "data", ("LogisticRegression", "DummyClassifier", "GaussianNB"))
+    epoch = api.state.epoch.number + 1
+    await api.log.propose(BeginEpoch(epoch, api.flock.first.id), actor="test")
+    folds = tuple((CandidateId("0.1"), fold) for fold in range(2))
+    await api.log.propose(StartFolds(epoch, job, folds), actor="trainer")
+    done = tuple(FoldDone(name, fold, Json(b'{"roc_auc": 0.9}'), 0.5, 3.0) for name, fold in folds)
+    await api.log.propose(RecordFolds(epoch, job, done), actor="trainer")
+    assert len((await api.get(f"/v1/jobs/{job}"))["per_dataset"][0]["notes"]) == 1, "it is not over yet"
+    await run(api, job, failing="0.2")
+    shown = (await api.get(f"/v1/jobs/{job}"))["per_dataset"][0]
+    assert (shown["best_estimator"], shown["best_score"], shown["state"]) == (
+        "LogisticRegression",
+        pytest.approx(0.85),
+        "done",
+    )
+    said = "no model beats the baseline in roc_auc: DummyClassifier has 0.9000, LogisticRegression 0.8500"
+    assert shown["notes"][-1] == said
+    board = await api.get(f"/v1/jobs/{job}/leaderboard")
+    assert [row["estimator"] for row in board["rows"]][:2] == ["DummyClassifier", "LogisticRegression"]
+    assert board["notes"][-1] == said
 
 
 async def test_cancelled_and_tried_again(api: World) -> None:
