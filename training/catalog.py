@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import msgspec
+
 from training.errors import BadRequest, nearest
 
 # Fast on small data, sound on large: one of each family, and a baseline that every model must beat.
@@ -22,7 +24,7 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "GradientBoostingClassifier": {"n_estimators": 80},
         "HistGradientBoostingClassifier": {"max_iter": 80},
         "AdaBoostClassifier": {"n_estimators": 50},
-        "MLPClassifier": {"hidden_layer_sizes": [64], "max_iter": 200, "early_stopping": True},
+        "MLPClassifier": {"hidden_layer_sizes": [64]},
         "DummyClassifier": {},
     },
     "regressor": {
@@ -38,10 +40,17 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "GradientBoostingRegressor": {"n_estimators": 80},
         "HistGradientBoostingRegressor": {"max_iter": 80},
         "AdaBoostRegressor": {"n_estimators": 50},
-        "MLPRegressor": {"hidden_layer_sizes": [64], "max_iter": 200, "early_stopping": True},
+        "MLPRegressor": {"hidden_layer_sizes": [64]},
         "DummyRegressor": {},
     },
 }
+
+EARLY_STOPPING_ROWS = 1_000
+"""Of fewer rows a tenth, set aside to stop by, says too little about the rest."""
+EARLY_STOPPING_CLASS_ROWS = 50
+"""Of a rarer class some fold may leave a single row, of which scikit-learn cannot set a share aside."""
+LONG_ROWS = 10_000
+"""From here on a network needs fewer passes over the rows, and `HistGradientBoosting…` stops early by itself."""
 
 _NEEDS_ESTIMATOR = "it wraps other estimators, which have to be given"
 _MANY_OUTPUTS = "it learns several targets at once"
@@ -93,10 +102,32 @@ def default_names(kind: str) -> tuple[str, ...]:
     return tuple(DEFAULTS[kind])
 
 
-def check(kind: str, name: str, params: Mapping[str, Any], field: str) -> dict[str, Any]:
+class Size(msgspec.Struct, frozen=True):
+    """Of what is fitted: its rows, and those of its rarest class where they are known."""
+
+    rows: int = 0
+    smallest: int | None = None
+
+
+def defaults(kind: str, name: str, size: Size) -> dict[str, Any]:
+    """Our parameters for an estimator, on data of that size."""
+    fixed = DEFAULTS[kind].get(name, {})
+    rare = size.smallest is not None and size.smallest < EARLY_STOPPING_CLASS_ROWS
+    if name.startswith("MLP"):
+        early = size.rows >= EARLY_STOPPING_ROWS and not rare
+        return {**fixed, "max_iter": 1_000 if size.rows < LONG_ROWS else 200, "early_stopping": early}
+    if name == "DecisionTreeRegressor":
+        # A lone tree whose leaves are single rows repeats their noise, and is worse than their mean.
+        return {**fixed, "min_samples_leaf": min(10, max(1, size.rows // 30))}
+    if name == "HistGradientBoostingClassifier" and rare and size.rows >= LONG_ROWS:
+        return {**fixed, "early_stopping": False}
+    return dict(fixed)
+
+
+def check(kind: str, name: str, params: Mapping[str, Any], field: str, size: Size) -> dict[str, Any]:
     """The parameters of a candidate, with our defaults for it, checked by scikit-learn's own constraints.
 
-    `field` names the place in the job, for messages.
+    `field` names the place in the job, for messages; `size` is that of its data.
 
     Raises:
         BadRequest: unknown_estimator, unknown_parameter, invalid_parameter.
@@ -112,7 +143,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], field: str) -> dict[s
                 f"{field}: {param!r} {why} of {name}{'' if ours else nearest(param, known)}",
                 {"field": field, "value": param, "allowed": sorted(known)},
             )
-    merged = {**DEFAULTS[kind].get(name, {}), **params}
+    merged = {**defaults(kind, name, size), **params}
     try:
         build(kind, name, merged, seed=0)._validate_params()
     except (ValueError, TypeError) as error:

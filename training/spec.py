@@ -52,9 +52,9 @@ def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion]) -> ResolvedJo
     candidates: list[NewCandidate] = []
     for number, (asked, dataset) in enumerate(zip(spec.datasets, datasets, strict=True)):
         ref = asked if isinstance(asked, DatasetRef) else DatasetRef(name=asked)
-        unit = _unit(spec, ref, dataset, f"datasets[{number}]")
+        unit, size = _unit(spec, ref, dataset, f"datasets[{number}]")
         units.append(unit)
-        candidates += _candidates(spec, number, unit)
+        candidates += _candidates(spec, number, unit, size)
     if len(candidates) > MAX_CANDIDATES:
         raise BadRequest("too_many_candidates", f"the job has {len(candidates)} candidates, at most {MAX_CANDIDATES}")
     _check_models_differ(units)
@@ -84,7 +84,7 @@ def _invalid_name(field: str, value: str) -> BadRequest:
     )
 
 
-def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -> Unit:
+def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -> tuple[Unit, catalog.Size]:
     detail = msgspec.json.decode(dataset.detail, type=DatasetDetail)
     columns = {column.name: column for column in detail.columns}
     ref = _with_own_names(ref, ColumnNames(columns), field)
@@ -116,7 +116,9 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
         group=group,
         notes=[note for note in (*told, *goal.notes, *why_folds, why_metric) if note],
     )
-    return Unit(dataset.name, dataset.version, target, goal.task, metric, Json(msgspec.json.encode(unit_detail)))
+    encoded = Json(msgspec.json.encode(unit_detail))
+    unit = Unit(dataset.name, dataset.version, target, goal.task, metric, encoded)
+    return unit, catalog.Size(goal.rows, goal.smallest)
 
 
 def _with_own_names(ref: DatasetRef, columns: ColumnNames, field: str) -> DatasetRef:
@@ -141,7 +143,7 @@ def _meant(name: str, dataset: str, columns: ColumnNames, field: str) -> str:
     return found
 
 
-def _candidates(spec: JobSpec, number: int, unit: Unit) -> list[NewCandidate]:
+def _candidates(spec: JobSpec, number: int, unit: Unit, size: catalog.Size) -> list[NewCandidate]:
     kind = catalog.kind_of(unit.task)
     detail = msgspec.json.decode(unit.detail, type=UnitDetail)
     found: list[NewCandidate] = []
@@ -151,7 +153,7 @@ def _candidates(spec: JobSpec, number: int, unit: Unit) -> list[NewCandidate]:
         options = {k: v for k, v in options.items() if k.removeprefix(PREPROCESS_PREFIX) in asked.preprocess}
         seed = _seed(spec.seed, number, len(found))
         for params in search.expand(asked.estimator, asked.params, asked.search, spec.search, seed, field):
-            checked = catalog.check(kind, asked.estimator, params, field)
+            checked = catalog.check(kind, asked.estimator, params, field, size)
             found.append(
                 NewCandidate(
                     id=CandidateId(f"{number}.{len(found)}"),

@@ -35,7 +35,7 @@ CASES = [
 
 def recipe(data: Prepared, name: str, **params: object) -> Recipe:
     kind = catalog.kind_of(data.view.task)
-    checked = catalog.check(kind, name, params, "models[0]")
+    checked = catalog.check(kind, name, params, "models[0]", catalog.Size(len(data.y)))
     small = {"n_estimators": 5, "max_iter": 20} if name not in ("LogisticRegression", "LinearSVC") else {}
     checked |= {key: value for key, value in small.items() if key in checked}
     return Recipe(name, checked, PreprocessOptions(), 11, METRIC[data.view.task], SPLIT)
