@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from training.errors import BadRequest, nearest
+from training.metrics import NEEDS
 
 # Fast on small data, sound on large: one of each family, and a baseline that every model must beat.
 DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -150,6 +151,13 @@ def check(kind: str, name: str, params: Mapping[str, Any], field: str, size: Siz
         message = str(error).splitlines()[0][:400]
         raise BadRequest("invalid_parameter", f"{field}: {message}", {"field": field, "value": dict(params)}) from error
     return merged
+
+
+def can_score(kind: str, name: str, params: Mapping[str, Any], metric: str) -> bool:
+    """Whether the estimator gives what the metric is computed from."""
+    methods = NEEDS.get(metric, ())
+    estimator = build(kind, name, params, seed=0)
+    return not methods or any(hasattr(estimator, method) for method in methods)
 
 
 def build(kind: str, name: str, params: Mapping[str, Any], seed: int) -> Any:

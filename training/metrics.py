@@ -11,6 +11,13 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc_ovr"),
     "regression": ("r2", "rmse", "mae", "median_ae"),
 }
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "log_loss": ("predict_proba",),
+    "roc_auc_ovr": ("predict_proba",),
+    "roc_auc": ("predict_proba", "decision_function"),
+    "average_precision": ("predict_proba", "decision_function"),
+}
+"""Methods of which an estimator must have one, where `predict` is not enough."""
 AUTO: Mapping[str, str] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 BALANCED = "balanced_accuracy"
 IMBALANCE = 3.0

@@ -15,7 +15,7 @@ from parvada.schema import CandidateSpec, DatasetDetail, DatasetRef, JobSpec, Un
 from training import catalog, search
 from training.errors import BadRequest, nearest
 from training.goal import fit_folds, goal_of
-from training.metrics import resolve_metric
+from training.metrics import NEEDS, resolve_metric
 from training.preprocess import PREPROCESS_PREFIX, parse_options
 
 MAX_CANDIDATES = 2_000
@@ -147,6 +147,7 @@ def _candidates(spec: JobSpec, number: int, unit: Unit, size: catalog.Size) -> l
     kind = catalog.kind_of(unit.task)
     detail = msgspec.json.decode(unit.detail, type=UnitDetail)
     found: list[NewCandidate] = []
+    scored = False
     for field, asked in _asked(spec, kind):
         preprocess = parse_options(asked.preprocess, f"{field}.preprocess")
         options = {PREPROCESS_PREFIX + name: value for name, value in msgspec.structs.asdict(preprocess).items()}
@@ -154,6 +155,7 @@ def _candidates(spec: JobSpec, number: int, unit: Unit, size: catalog.Size) -> l
         seed = _seed(spec.seed, number, len(found))
         for params in search.expand(asked.estimator, asked.params, asked.search, spec.search, seed, field):
             checked = catalog.check(kind, asked.estimator, params, field, size)
+            scored = scored or catalog.can_score(kind, asked.estimator, checked, unit.metric)
             found.append(
                 NewCandidate(
                     id=CandidateId(f"{number}.{len(found)}"),
@@ -164,7 +166,18 @@ def _candidates(spec: JobSpec, number: int, unit: Unit, size: catalog.Size) -> l
                     folds_total=detail.folds * detail.repeats,
                 )
             )
+    if not scored:
+        raise _unscored(unit.metric, [new.estimator for new in found])
     return found
+
+
+def _unscored(metric: str, estimators: Sequence[str]) -> BadRequest:
+    names, needed = ", ".join(dict.fromkeys(estimators)), " or ".join(NEEDS[metric])
+    return BadRequest(
+        "undefined_metric",
+        f"metric: {metric} needs {needed}, which {names[:200]} cannot give: choose another metric, or other models",
+        {"field": "metric", "value": metric},
+    )
 
 
 def _asked(spec: JobSpec, kind: str) -> list[tuple[str, CandidateSpec]]:

@@ -83,6 +83,12 @@ def test_all_means_every_estimator_that_can_take_a_table(iris: DatasetVersion) -
         ({"models": [{"estimator": "SVC", "search": {"C": {"low": 5, "high": 1}}}]}, "invalid_search", "low < high"),
         ({"metric": "acuracy"}, "unknown_metric", "did you mean 'accuracy'?"),
         ({"metric": "r2"}, "unknown_metric", "does not exist for multiclass"),
+        (
+            {"metric": "log_loss", "models": ["LinearSVC", "RidgeClassifier"]},
+            "undefined_metric",
+            "log_loss needs predict_proba, which LinearSVC, RidgeClassifier cannot give",
+        ),
+        ({"metric": "log_loss", "models": ["SVC"]}, "undefined_metric", "which SVC cannot give"),
         ({"cv": {"folds": 1}}, "invalid_value", "cv.folds is 1: it must be 2 to 20"),
         ({"cv": {"holdout": 0.9}}, "invalid_value", "cv.holdout"),
         ({"seed": -1}, "invalid_value", "seed is -1"),
@@ -171,6 +177,12 @@ def test_a_data_set_whose_classes_were_not_counted_has_the_usual_metric(tmp_path
     version = msgspec.structs.replace(version, detail=Json(msgspec.json.encode(old)))
     assert resolve_job(spec(), [version]).units[0].metric == "accuracy"
     assert [note.split(":")[0] for note in detail_of(version).notes] == ["the rarest class of 'y' has 2 rows"]
+
+
+def test_a_metric_is_taken_where_one_candidate_can_have_it(iris: DatasetVersion) -> None:
+    """The others fail, each with its reason in its row."""
+    for models in (["LinearSVC", "GaussianNB"], [{"estimator": "SVC", "params": {"probability": True}}], "default"):
+        assert resolve_job(spec(metric="log_loss", models=models), [iris]).units[0].metric == "log_loss"
 
 
 def test_few_rows_and_few_groups_reduce_the_folds(tmp_path: Path) -> None:
