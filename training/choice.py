@@ -13,17 +13,22 @@ BASELINES = frozenset({"DummyClassifier", "DummyRegressor"})
 """They look at the target alone: there to be beaten."""
 
 
-def chosen(candidates: Iterable[Candidate], metric: str) -> Standing | None:
-    """The best one whose refit did not fail; a baseline, whatever it scores, only where there is nothing else."""
-    scored = [row for row in _scored(candidates, metric) if not final_error(row.candidate.final)]
-    return next((row for row in scored if not _is_baseline(row)), scored[0] if scored else None)
+def ranked(candidates: Iterable[Candidate], metric: str) -> tuple[Standing, ...]:
+    """The leaderboard's order: best first by the metric's own direction, a baseline where its score puts it."""
+    return standings(candidates, metric, greater_is_better=greater_is_better(metric))
 
 
-def unbeaten(candidates: Iterable[Candidate], metric: str) -> str:
-    """A sentence when no model beats the baseline that was tried beside it, else empty."""
-    rows = _scored(candidates, metric)
-    baseline = next((row for row in rows if _is_baseline(row)), None)
-    best = next((row for row in rows if not _is_baseline(row)), None)
+def chosen(rows: Iterable[Standing]) -> Standing | None:
+    """Of `ranked` rows the best whose refit did not fail; a baseline, whatever it scores, only if there is no other."""
+    fit = [row for row in _scored(rows) if not final_error(row.candidate.final)]
+    return next((row for row in fit if not _is_baseline(row)), fit[0] if fit else None)
+
+
+def unbeaten(rows: Iterable[Standing], metric: str) -> str:
+    """A sentence when no model among `ranked` rows beats the baseline that was tried beside it, else empty."""
+    scored = _scored(rows)
+    baseline = next((row for row in scored if _is_baseline(row)), None)
+    best = next((row for row in scored if not _is_baseline(row)), None)
     if baseline is None or best is None or baseline.mean is None or best.mean is None:
         return ""
     if better(metric, best.mean, baseline.mean):
@@ -37,9 +42,8 @@ def final_error(final: Json) -> str:
     return msgspec.json.decode(final, type=FinalResult).error or "" if final else ""
 
 
-def _scored(candidates: Iterable[Candidate], metric: str) -> list[Standing]:
-    ranked = standings(candidates, metric, greater_is_better=greater_is_better(metric))
-    return [row for row in ranked if row.rank is not None and row.mean is not None]
+def _scored(rows: Iterable[Standing]) -> list[Standing]:
+    return [row for row in rows if row.rank is not None and row.mean is not None]
 
 
 def _is_baseline(row: Standing) -> bool:

@@ -10,7 +10,7 @@ from consensus.progress import candidates_of
 from consensus.queries import unfinished_jobs
 from consensus.state import Candidate, CandidateId, CandidateState, ClusterState, Job, JobId, Json
 from parvada.schema import JobSpec
-from training.choice import chosen, final_error
+from training.choice import chosen, final_error, ranked
 
 REFIT = -1
 """Stands for the fold number in the work item of a refit (with the publication that follows it)."""
@@ -141,7 +141,7 @@ class _JobView:
         return any(Work(self.job.id, candidate.id, REFIT) in self._in_flight for candidate in candidates)
 
     def _best(self, unit: int, candidates: tuple[Candidate, ...]) -> Candidate | None:
-        row = chosen(candidates, self.job.units[unit].metric)
+        row = chosen(ranked(candidates, self.job.units[unit].metric))
         return row.candidate if row is not None else None
 
     def _why_none(self, candidates: tuple[Candidate, ...]) -> str:

@@ -6,12 +6,11 @@ from typing import Any
 import msgspec
 
 from consensus import state as facts
-from consensus.progress import Standing, candidates_of, job_progress, standings
+from consensus.progress import Standing, candidates_of, job_progress
 from consensus.queries import aliases_of, holders, published_version
 from consensus.state import CandidateState, ClusterState, JobState, Json
 from parvada import schema
-from training.choice import chosen, unbeaten
-from training.metrics import greater_is_better
+from training.choice import chosen, ranked, unbeaten
 
 
 def iso(at: float) -> str:
@@ -86,7 +85,8 @@ def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> 
 
 def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.UnitProgress:
     unit = found.units[number]
-    best = _best(found, number)
+    rows = _ranked(found, number)
+    best = chosen(rows)
     published = None
     if best is not None and best.candidate.final:
         published = published_version(state, found.id, best.candidate.id)
@@ -104,15 +104,18 @@ def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.
         model=published.model if published is not None else None,
         model_version=published.version if published is not None else None,
         error=unit.error or None,
-        notes=_unit_notes(found, number),
+        notes=_unit_notes(unit, rows),
     )
 
 
-def _unit_notes(found: facts.Job, number: int) -> list[str]:
+def _ranked(found: facts.Job, number: int) -> tuple[Standing, ...]:
+    return ranked(candidates_of(found, number), found.units[number].metric)
+
+
+def _unit_notes(unit: facts.Unit, rows: tuple[Standing, ...]) -> list[str]:
     """What was noted when it was submitted, and in the end what its scores are worth."""
-    unit = found.units[number]
     notes = msgspec.json.decode(unit.detail, type=schema.UnitDetail).notes
-    verdict = unbeaten(candidates_of(found, number), unit.metric) if unit.done else ""
+    verdict = unbeaten(rows, unit.metric) if unit.done else ""
     return [*notes, verdict] if verdict else notes
 
 
@@ -120,11 +123,6 @@ def _unit_state(found: facts.Job, unit: facts.Unit) -> Any:
     if unit.done:
         return "failed" if unit.error else "done"
     return "running" if found.state is JobState.RUNNING else "queued"
-
-
-def _best(found: facts.Job, number: int) -> Standing | None:
-    """The one to publish as the leaderboard stands: the published one once the unit is done."""
-    return chosen(candidates_of(found, number), found.units[number].metric)
 
 
 def _final(candidate: facts.Candidate) -> schema.FinalResult:
@@ -137,18 +135,18 @@ def leaderboard(state: ClusterState, found: facts.Job, only: str | None = None) 
     notes: list[str] = []
     for number, unit in enumerate(found.units):
         if only is None or unit.dataset == only:
-            rows += _unit_rows(state, found, number)
+            standing = _ranked(found, number)
+            rows += _unit_rows(state, found, unit, standing)
             of = f"{unit.dataset}: " if len(found.units) > 1 else ""
-            notes += [of + note for note in _unit_notes(found, number)]
+            notes += [of + note for note in _unit_notes(unit, standing)]
     return schema.Leaderboard(job=found.id, rows=rows, notes=notes)
 
 
-def _unit_rows(state: ClusterState, found: facts.Job, number: int) -> list[schema.LeaderboardRow]:
-    unit = found.units[number]
-    better = greater_is_better(unit.metric)
-    ranked = standings(candidates_of(found, number), unit.metric, greater_is_better=better)
-    front = _pareto(ranked)
-    return [_row(state, found, unit, standing, standing.candidate.id in front) for standing in ranked]
+def _unit_rows(
+    state: ClusterState, found: facts.Job, unit: facts.Unit, rows: tuple[Standing, ...]
+) -> list[schema.LeaderboardRow]:
+    front = _pareto(rows)
+    return [_row(state, found, unit, row, row.candidate.id in front) for row in rows]
 
 
 def _pareto(ranked: tuple[Standing, ...]) -> set[str]:

@@ -9,7 +9,7 @@ from consensus.state import Candidate, CandidateId, CandidateState, FoldResult
 from parvada.schema import FinalResult
 from tests.unit.consensus.facts import JOB
 from tests.unit.training.recipe_world import FIRST, SECOND, cluster, encoded, recorded, unit
-from training.choice import chosen, unbeaten
+from training.choice import chosen, ranked, unbeaten
 from training.plan import REFIT, Finish, Start, Work, plan
 
 
@@ -44,7 +44,7 @@ def candidate(number: int, estimator: str, *scores: float, metric: str = "accura
 def test_a_baseline_is_chosen_only_where_no_model_could_be_fitted(
     candidates: list[Candidate], best: str | None
 ) -> None:
-    row = chosen(candidates, "accuracy")
+    row = chosen(ranked(candidates, "accuracy"))
     assert (row.candidate.estimator if row else None) == best
 
 
@@ -60,13 +60,13 @@ def test_a_baseline_is_chosen_only_where_no_model_could_be_fitted(
 )
 def test_that_nothing_beats_the_baseline_is_said(metric: str, baseline: float, model: float, said: str) -> None:
     both = [candidate(0, "DummyClassifier", baseline, metric=metric), candidate(1, "SVC", model, metric=metric)]
-    assert unbeaten(both, metric) == said
+    assert unbeaten(ranked(both, metric), metric) == said
 
 
 def test_alone_a_baseline_and_a_model_are_not_compared() -> None:
-    assert unbeaten([candidate(0, "DummyClassifier", 0.9)], "accuracy") == ""
-    assert unbeaten([candidate(0, "SVC", 0.1)], "accuracy") == ""
-    assert unbeaten([candidate(0, "DummyClassifier", 0.9), candidate(1, "SVC")], "accuracy") == ""
+    dummy, model, failed = candidate(0, "DummyClassifier", 0.9), candidate(1, "SVC", 0.1), candidate(2, "SVC")
+    for alone in ([dummy], [model], [dummy, failed]):
+        assert unbeaten(ranked(alone, "accuracy"), "accuracy") == ""
 
 
 def test_the_scheduler_refits_and_finishes_the_model_and_not_the_better_baseline() -> None:

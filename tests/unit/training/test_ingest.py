@@ -201,6 +201,16 @@ def test_rows_without_target_are_dropped_and_counted(tmp_path: Path) -> None:
     assert (result.rows, result.detail.dropped_rows, result.detail.smallest_class) == (3, 2, 1)
 
 
+def test_very_wide_tables_keep_the_counts_of_their_target_alone(tmp_path: Path) -> None:
+    """The description is replicated: it must not grow by what few would ask for."""
+    names = [f"column_{number}" for number in range(1_999)]
+    rows = [",".join([*(str((row + number) % 7) for number in range(len(names))), "ab"[row % 2]]) for row in range(20)]
+    columns = load(tmp_path, "\n".join([",".join([*names, "y"]), *rows])).detail.columns
+    assert [column.name for column in columns if column.smallest is not None] == ["y"]
+    few = load(tmp_path, "a,b,y\n1,5,u\n1,6,v\n2,6,v\n").detail.columns
+    assert [(column.smallest, column.rarest, column.largest) for column in few] == [(1, 2, 2), (1, 5, 2), (1, "u", 2)]
+
+
 def test_leading_zeros_are_labels_not_numbers(tmp_path: Path) -> None:
     result = load(tmp_path, "zip,b\n00123,1.5\n04711,2.5\n00123,3.25\n")
     assert result.detail.columns[0].type == "category"
