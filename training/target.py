@@ -80,22 +80,22 @@ def _whole(column: Column) -> bool:
 
 def _check_classes(column: Column, rows: int, task: str) -> None:
     if column.distinct > MAX_CLASSES:
-        what = (
-            f"is it an identifier? Then {_OTHERWISE}"
-            if _all_differ(column, rows)
-            else f"{_OTHERWISE}, or fewer classes"
-        )
-        _refuse(column, "too_many_classes", f"has more than {MAX_CLASSES} classes{_such_as(column)}: {what}")
+        message = f"has more than {MAX_CLASSES} classes{_such_as(column)}: {_instead(column, rows)}"
+        _refuse(column, "too_many_classes", message)
     if column.type == "number" and not _whole(column):
         _refuse(column, "target_type", f"holds fractions{_such_as(column)}: {task} needs labels (use task=regression)")
     if _all_differ(column, rows):
-        what = f"is it an identifier? Then {_OTHERWISE}"
-        if column.type in ("integer", "number"):
-            what = f"{task} needs classes of several rows (use task=regression)"
-        message = f"has another value in each of its {rows} rows{_such_as(column)}: {what}"
+        message = f"has another value in each of its {rows} rows{_such_as(column)}: {_instead(column, rows)}"
         _refuse(column, "too_many_classes", message)
     if task == "binary" and column.distinct != 2:
         _refuse(column, "target_type", f"has {column.distinct} classes{_such_as(column)}: binary needs 2")
+
+
+def _instead(column: Column, rows: int) -> str:
+    """What to do where there are too many classes."""
+    if column.type in ("integer", "number"):
+        return "are they quantities? Then use task=regression"
+    return f"is it an identifier? Then {_OTHERWISE}" if _all_differ(column, rows) else f"{_OTHERWISE}, or fewer classes"
 
 
 def _doubts(column: Column, rows: int) -> tuple[Note, ...]:
