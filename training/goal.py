@@ -75,8 +75,7 @@ def _rare_class(dataset: str, goal: Goal, folds: int, share: float) -> list[str]
     if left >= folds:
         return []
     held = f", {left} of them not held out" if left < goal.smallest else ""
-    spread = f"spread over the {folds} folds, each of which is scored by the classes that it has"
-    return [f"{has}{held}: {spread}"]
+    return [f"{has}{held}, fewer than the {folds} folds: each is scored by the classes that it has"]
 
 
 def _rows(count: int) -> str:

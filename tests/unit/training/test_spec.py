@@ -113,9 +113,9 @@ def detail_of(version: DatasetVersion, **fields: object) -> UnitDetail:
 
 @pytest.mark.parametrize(
     ("rows", "says"),
-    [(1, "class 2 of 'target' has 1 row: spread over the 5 folds"),
-     (4, "class 2 of 'target' has 4 rows, 3 of them not held out: spread over the 5 folds"),
-     (5, "class 2 of 'target' has 5 rows, 4 of them not held out: spread over the 5 folds"),
+    [(1, "class 2 of 'target' has 1 row, fewer than the 5 folds"),
+     (4, "class 2 of 'target' has 4 rows, 3 of them not held out, fewer than the 5 folds"),
+     (5, "class 2 of 'target' has 5 rows, 4 of them not held out, fewer than the 5 folds"),
      (6, None)],
 )  # fmt: skip
 def test_a_rare_class_leaves_the_folds_as_they_are_and_is_told(tmp_path: Path, rows: int, says: str | None) -> None:
@@ -123,7 +123,7 @@ def test_a_rare_class_leaves_the_folds_as_they_are_and_is_told(tmp_path: Path, r
     version, _ = dataset(tmp_path, frame[(frame["target"] != 2) | (frame.index >= 150 - rows)])
     detail = detail_of(version, metric="accuracy")
     assert detail.folds == 5
-    expected = [f"{says}, each of which is scored by the classes that it has"] if says else []
+    expected = [f"{says}: each is scored by the classes that it has"] if says else []
     assert detail.notes == expected
 
 
@@ -176,7 +176,7 @@ def test_a_data_set_whose_classes_were_not_counted_has_the_usual_metric(tmp_path
     old = msgspec.structs.replace(detail, columns=columns)
     version = msgspec.structs.replace(version, detail=Json(msgspec.json.encode(old)))
     assert resolve_job(spec(), [version]).units[0].metric == "accuracy"
-    assert [note.split(":")[0] for note in detail_of(version).notes] == ["the rarest class of 'y' has 2 rows"]
+    assert [note.split(",")[0] for note in detail_of(version).notes] == ["the rarest class of 'y' has 2 rows"]
 
 
 def test_a_metric_is_taken_where_one_candidate_can_have_it(iris: DatasetVersion) -> None:
