@@ -16,7 +16,7 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "LogisticRegression": {"max_iter": 500},
         "LinearDiscriminantAnalysis": {},
         "GaussianNB": {},
-        "KNeighborsClassifier": {"n_neighbors": 7},
+        "KNeighborsClassifier": {},
         "LinearSVC": {"max_iter": 3000},
         "SVC": {"cache_size": 100},
         "DecisionTreeClassifier": {"max_depth": 8},
@@ -33,7 +33,7 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "Ridge": {},
         "Lasso": {"alpha": 0.01},
         "BayesianRidge": {},
-        "KNeighborsRegressor": {"n_neighbors": 7},
+        "KNeighborsRegressor": {},
         "SVR": {"cache_size": 100},
         "DecisionTreeRegressor": {"max_depth": 8},
         "RandomForestRegressor": {"n_estimators": 100},
@@ -117,6 +117,9 @@ def defaults(kind: str, name: str, size: Size) -> dict[str, Any]:
     if name.startswith("MLP"):
         early = size.rows >= EARLY_STOPPING_ROWS and not rare
         return {**fixed, "max_iter": 1_000 if size.rows < LONG_ROWS else 200, "early_stopping": early}
+    if name.startswith("KNeighbors"):
+        # With half of the rows held out and two folds, a quarter of them is fitted.
+        return {**fixed, "n_neighbors": min(7, max(1, size.rows // 4))}
     if name == "DecisionTreeRegressor":
         # A lone tree whose leaves are single rows repeats their noise, and is worse than their mean.
         return {**fixed, "min_samples_leaf": min(10, max(1, size.rows // 30))}

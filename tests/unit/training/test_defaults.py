@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from consensus.messages import NewCandidate
 from consensus.state import Unit
-from parvada.schema import CandidateSpec, JobSpec
+from parvada.schema import CandidateSpec, JobSpec, UnitDetail
 from tests.unit.training.data import dataset
 from training import catalog
 from training.choice import BASELINES
@@ -35,10 +35,10 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def score(unit: Unit, candidate: NewCandidate, data: Prepared, fold: int = 0) -> float:
+def score(unit: Unit, candidate: NewCandidate, data: Prepared, fold: int = 0, split: SplitPlan = SPLIT) -> float:
     """By the unit's metric, on a fifth of the rows."""
     params = msgspec.json.decode(candidate.params)
-    recipe = Recipe(candidate.estimator, params, PreprocessOptions(), candidate.seed, unit.metric, SPLIT)
+    recipe = Recipe(candidate.estimator, params, PreprocessOptions(), candidate.seed, unit.metric, split)
     outcome = run_fold(FoldTask(data.view, recipe, fold), data)
     assert outcome.failed == ""
     return outcome.scores[unit.metric]
@@ -75,6 +75,19 @@ def test_a_network_stops_early_only_where_the_rows_and_classes_suffice(
     assert (params["max_iter"], params["early_stopping"]) == expected
     asked = catalog.check("classifier", "MLPClassifier", {"early_stopping": True, "max_iter": 7}, "models[0]", size)
     assert (asked["max_iter"], asked["early_stopping"]) == (7, True)
+
+
+@pytest.mark.parametrize("rows", [8, 15])
+def test_the_default_regressors_take_a_dozen_rows(tmp_path: Path, rows: int) -> None:
+    frame = pd.DataFrame({"size": np.arange(rows) * 3 % 11 / 2, "price": 199 + 13 * np.arange(rows)})
+    version, paths = dataset(tmp_path, frame)
+    job = resolve_job(JobSpec(datasets=["table"]), [version])
+    (unit,) = job.units
+    data = prepare(version.digest, paths, data_view(unit, version))
+    detail = msgspec.json.decode(unit.detail, type=UnitDetail)
+    split = SplitPlan(detail.folds, 1, detail.holdout, 0)
+    for candidate in job.candidates:
+        score(unit, candidate, data, split=split)
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "HistGradientBoostingClassifier"])
