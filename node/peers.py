@@ -34,9 +34,10 @@ connection and says nothing; a machine on which many nodes start at once is slow
 class PeerClient:
     """What this node asks of others, by their ids."""
 
-    def __init__(self, identity: Identity, table: PeerTable) -> None:
+    def __init__(self, identity: Identity, table: PeerTable, *, connect_seconds: float = CONNECT_SECONDS) -> None:
         self._sessions = PeerSessions(identity)
         self._table = table
+        self._connect_seconds = connect_seconds
 
     async def disconnect(self, node: NodeId) -> None:
         """Cut every connection to `node`; calls that are under way raise PeerUnreachable."""
@@ -99,7 +100,7 @@ class PeerClient:
             PeerUnreachable: no answer.
             PeerRefused: a status of 400 or more.
         """
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
+        limits = self.limits(total=timeout)
         async with self.request(node, method, path, data=lambda: body, timeout=limits) as response:
             answer = await _read_small(response, node)
             if response.status >= 400:
@@ -107,6 +108,10 @@ class PeerClient:
             return answer
 
     # ------------------------------------------------------------ any call
+    def limits(self, *, total: float | None = None, sock_read: float | None = None) -> aiohttp.ClientTimeout:
+        """Of one call, in seconds, with this client's own for the connection."""
+        return aiohttp.ClientTimeout(total=total, sock_read=sock_read, sock_connect=self._connect_seconds)
+
     @contextlib.asynccontextmanager
     async def request(
         self,
@@ -123,7 +128,7 @@ class PeerClient:
         `data` makes the body anew for each attempt. A connection that breaks later, also while the caller
         reads, raises PeerUnreachable: the call is not repeated, as its effect is unknown.
         """
-        limits = timeout or aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        limits = timeout or self.limits(sock_read=READ_SECONDS)
         session = self._sessions.to(node)
         async with self._sessions.using(session):
             response = await self._first_answer(session, node, method, path, data, dict(headers or {}), limits)

@@ -12,7 +12,6 @@ from node import logs
 from node.blob_writer import CHUNK_BYTES, BlobWriter, DigestMismatch
 from node.blobs import BlobStore
 from node.pace import Pace
-from node.peer_sessions import CONNECT_SECONDS
 from node.peer_words import PeerError, PeerRefused, PeerUnreachable
 from node.peers import READ_SECONDS, PeerClient
 from node.room import Purpose
@@ -161,7 +160,7 @@ class Transfer:
 
     async def _send(self, node: NodeId, digest: Digest) -> None:
         path, size = self._blobs.path(digest), self._blobs.size(digest)
-        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=max(SYNC_SECONDS, READ_SECONDS))
+        timeout = self._peers.limits(sock_read=max(SYNC_SECONDS, READ_SECONDS))
         headers = {"Content-Length": str(size)}
         with contextlib.ExitStack() as files:
             async with self._peers.request(

@@ -19,6 +19,8 @@ from node.transfer import Transfer
 AUTHORITY = Authority.from_secret(b"a secret of 32 bytes, for tests!")
 STRANGERS = Authority.from_secret(b"another secret of 32 bytes, too!")
 CLUSTER = "c0ffee"
+PATIENT_SECONDS = 30.0
+"""For a connection: on a busy machine a handshake within one process may be slow for once, and nobody is dead."""
 
 
 class Node:
@@ -37,7 +39,7 @@ class Node:
         self.blobs = BlobStore(folder / self.id)
         self.blobs.open()
         self.table = PeerTable(self.id)
-        self.peers = PeerClient(self.identity, self.table)
+        self.peers = PeerClient(self.identity, self.table, connect_seconds=PATIENT_SECONDS)
         self.transfer = Transfer(self.id, self.blobs, self.peers)
         self.api = PeerApi(self.identity, self.table, self.blobs, self)
         self.port = 0

@@ -27,6 +27,7 @@ from node.ring import RingStore
 from node.rotation import OFFER_SECONDS, PATH, Rotator
 from node.secret import SecretError, admin_token, digest_of, load_secret
 from tests.support.clock import Clock
+from tests.unit.node.fabric import PATIENT_SECONDS
 from tests.unit.node.wait import eventually
 
 FIRST = b"the first secret, of 32 bytes..."
@@ -47,7 +48,7 @@ class Keeper:
         self.identity = self.keyring.identity
         self.id = self.identity.id
         self.table = PeerTable(self.id)
-        self.client = PeerClient(self.identity, self.table)
+        self.client = PeerClient(self.identity, self.table, connect_seconds=PATIENT_SECONDS)
         self.rotator = Rotator(
             self.id, self.keyring, self.client, self.client.renew, tick=0.02, retry=0.05, clock=clock
         )
