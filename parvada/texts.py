@@ -15,6 +15,8 @@ TEXT = Reading()
 """Of most columns of a text file."""
 TYPED, TYPED_VALUE = Reading(typed=True, trim=False, missing=()), Reading(typed=True)
 """Of strings that came with their type, which are what they are; and of numbers, dates and booleans that did."""
+QUOTED = Reading(typed=True, trim=False)
+"""Of texts that their writer put in quotes, while it put none around numbers."""
 
 SPACES, APOSTROPHES = " \u00a0\u2009\u202f", "'\u2019"
 GROUPINGS: Mapping[str, str] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from parvada.delimited import delimiter_of
-from parvada.names import header_names
+from parvada.names import folded, header_names
 from training.errors import BadData
 
 MAX_COLUMNS = 2_000
@@ -28,6 +28,8 @@ class Dialect(msgspec.Struct, frozen=True):
     header_lines: int
     """Physical lines up to the end of the header, blank lines before it included; 0 if there is none."""
     bom: bool
+    nameless: frozenset[str] = frozenset()
+    """Columns whose cell of the header is blank."""
 
 
 def sniff(path: Path, delimiter: str | None = None, *, headed: bool = True) -> Dialect:
@@ -48,7 +50,9 @@ def sniff(path: Path, delimiter: str | None = None, *, headed: bool = True) -> D
         names = header_names([""] * len(first))
         check_names(names)
         return Dialect(found, names, 0, bom)
-    return Dialect(found, _checked_header(first), line_number, bom)
+    names = _checked_header(first)
+    nameless = frozenset(name for name, cell in zip(names, first, strict=True) if not folded(cell))
+    return Dialect(found, names, line_number, bom, nameless)
 
 
 def _read_head(path: Path) -> bytes:

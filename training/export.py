@@ -1,7 +1,10 @@
-"""A stored part back into text: the first rows as JSON, or all of it as CSV. Runs in the workshop process."""
+"""Stored parts given back: the first rows as JSON, or all of them as CSV or Parquet. Runs in the workshop process."""
 
+import csv
+import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,12 +24,32 @@ def preview(path: str, rows: int) -> bytes:
 
 
 def to_csv(path: str, out: str, header: bool) -> None:
-    """Write a Parquet part to `out` as CSV (quoted where needed), a few batches in memory."""
+    """Write a Parquet part to `out` as CSV, a few batches in memory. Texts are in quotes and nothing else is, names
+    only where they need it, so that who reads the file knows the text `10001` from the number."""
     with pq.ParquetFile(path) as file, Path(out).open("wb") as sink:
-        options = pa_csv.WriteOptions(include_header=header, quoting_style="needed")
+        if header:
+            sink.write(_header(file.schema_arrow.names))
+        options = pa_csv.WriteOptions(include_header=False, quoting_style="needed")
         with pa_csv.CSVWriter(sink, file.schema_arrow, write_options=options) as writer:
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 writer.write_table(pa.Table.from_batches([batch]))
+
+
+def to_parquet(paths: Sequence[str], out: str) -> None:
+    """Write the Parquet parts of one dataset to `out` as one file, a row group in memory."""
+    with pq.ParquetFile(paths[0]) as first:
+        schema = first.schema_arrow
+    with pq.ParquetWriter(out, schema, compression="zstd", version="2.6", store_schema=True) as writer:
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    writer.write_table(file.read_row_group(group, use_threads=False))
+
+
+def _header(names: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(names)
+    return line.getvalue().encode()
 
 
 def _plain(value: object) -> object:

@@ -10,23 +10,23 @@ import pyarrow.compute as pc
 from parvada import texts
 from parvada.schema import ColumnType, Note, Reading
 from training.distinct import Distinct
+from training.forms import (
+    BOOLEAN,
+    DIGITS,
+    STYLES,
+    Style,
+    dates_that_are,
+    fit_64_bits,
+    has_fraction,
+    matches,
+    unit_of,
+    without_unit,
+)
 
 TOLERATED = 0.05
 """Share of a feature's values that may be no numbers (or dates) where the others are: they count as missing."""
 MOST_TOKENS = 5
 """Different ones of them."""
-Style = tuple[str, str]
-STYLES: tuple[Style, ...] = (
-    *((".", grouping) for grouping in ("", ",", " ", "'")),
-    *((",", grouping) for grouping in ("", ".", " ", "'")),
-)
-"""Decimal mark and separator of thousands of a number."""
-_DIGITS = r"^[+-]?(0|[1-9]\d*)$"
-_BOOLEAN = r"^(?i:true|false)$"
-_INFINITE = r"^[+-]?(?i:inf|infinity)$"
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-_LONG, _EXACT = 19, 16
-"""Digits of which an integer may not fit 64 bits, and from which on a float may not hold it."""
 _SAMPLE = 1_000
 """Distinct texts that tell prose from labels."""
 _TRIED = 100
@@ -82,12 +82,15 @@ class TypeGuess:
         reading: Reading = texts.TEXT,
         *,
         told_missing: bool = False,
+        quoted: bool = False,
     ) -> None:
-        """`told_missing`: the uploader said what stands for a missing value; nothing of it is guessed."""
+        """`told_missing`: the uploader said what stands for a missing value; nothing of it is guessed. `quoted`: what
+        stood for one without quotes has gone, so that no text is one."""
         self.name = name
         self._kinds = kinds
         self.reading = reading
         self._told_missing = told_missing
+        self._quoted = quoted
         self._rows = 0
         self._seen = 0
         self._sample = Distinct(columns, _SAMPLE)
@@ -104,7 +107,8 @@ class TypeGuess:
         """`values`: texts as the reading trims them; null where the file has nothing at all."""
         counted = pc.value_counts(values.drop_null())
         unique, counts = counted.field("values"), counted.field("counts")
-        missing = pc.is_in(unique, value_set=pa.array(sorted(texts.missing_of(self.reading)), pa.string()))
+        tokens = {""} if self._quoted else texts.missing_of(self.reading)
+        missing = pc.is_in(unique, value_set=pa.array(sorted(tokens), pa.string()))
         for token, count in zip(unique.filter(missing).to_pylist(), counts.filter(missing).to_pylist(), strict=True):
             if token:
                 self._tokens[token] = self._tokens.get(token, 0) + count
@@ -113,6 +117,8 @@ class TypeGuess:
         unique, counts = unique.filter(present), counts.filter(present)
         if len(unique):
             self._seen += pc.sum(counts).as_py()
+            if self._quoted and pc.any(pc.is_in(unique, value_set=_usual_missing())).as_py():
+                self.reading = msgspec.structs.replace(self.reading, missing=())
             self._sample.update(unique)
             self._narrow(unique, counts, partial(self._note_places, values=values))
         self._rows += len(values)
@@ -124,7 +130,7 @@ class TypeGuess:
             note(candidate)
 
         if "boolean" in self._kinds and not self._whole["boolean"].dead:
-            judge(self._whole["boolean"], pc.match_substring_regex(unique, _BOOLEAN))
+            judge(self._whole["boolean"], pc.match_substring_regex(unique, BOOLEAN))
         if {"integer", "number"} & self._kinds:
             self._narrow_numbers(unique, judge)
         if "datetime" in self._kinds:
@@ -132,23 +138,23 @@ class TypeGuess:
 
     def _narrow_numbers(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
         if self._unit is None:
-            self._unit = _unit_of(unique[0].as_py())
+            self._unit = unit_of(unique[0].as_py())
         plain, carries = without_unit(unique, self._unit)
         if not self._whole["digits"].dead:
-            digits = pc.match_substring_regex(plain, _DIGITS)
+            digits = pc.match_substring_regex(plain, DIGITS)
             judge(self._whole["digits"], digits)
-            judge(self._whole["integer"], pc.and_(digits, _fit_64_bits(plain, digits)))
+            judge(self._whole["integer"], pc.and_(digits, fit_64_bits(plain, digits)))
         for decimal in ".,":
             styles = [style for style in STYLES if style[0] == decimal and not self._styles[style].dead]
             if not styles:
                 continue
-            simple = pc.and_(carries, _matches(plain, (decimal, "")))
+            simple = pc.and_(carries, matches(plain, (decimal, "")))
             for style in styles:
                 fits = simple
                 if style[1] and not pc.all(simple).as_py():
-                    fits = pc.and_(carries, _matches(plain, style))
+                    fits = pc.and_(carries, matches(plain, style))
                 judge(self._styles[style], fits)
-                if style not in self._fractions and _has_fraction(plain, fits, decimal):
+                if style not in self._fractions and has_fraction(plain, fits, decimal):
                     self._fractions.add(style)
 
     def _narrow_dates(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
@@ -162,7 +168,7 @@ class TypeGuess:
                     break
         for date, candidate in self._dates.items():
             if not candidate.dead:
-                judge(candidate, _dates_that_are(unique, date))
+                judge(candidate, dates_that_are(unique, date))
 
     def _late(self) -> _Candidate:
         made = _Candidate()
@@ -355,81 +361,9 @@ class TypeGuess:
             yield self._note("date_order", message, shown)
 
 
+def _usual_missing() -> pa.Array:
+    return pa.array(sorted(texts.MISSING), pa.string())
+
+
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
-
-
-def _unit_of(text: str) -> str:
-    """The percent or currency sign that a number carries, if that is what the text is."""
-    for unit in texts.UNITS:
-        rest = texts.without_unit(text.replace(texts.MINUS, "-"), unit)
-        if rest != text and rest[-1:].isdigit() and rest.lstrip("+-")[:1].isdigit():
-            return unit
-    return ""
-
-
-def without_unit(values: pa.Array, unit: str) -> tuple[pa.Array, pa.Array]:
-    """The numbers without the sign, with an ASCII minus; and for each whether it carried the sign (all, if there is
-    none to carry). As `parvada.texts.without_unit`, for many."""
-    values = pc.replace_substring(values, texts.MINUS, "-")
-    if not unit:
-        return values, pc.is_valid(values)
-    carries = pc.match_substring(values, unit)
-    sign = "".join(f"\\x{{{ord(letter):x}}}" for letter in unit)
-    values = pc.replace_substring_regex(values, f"^(-?)[{texts.SPACES}]*{sign}[{texts.SPACES}]*", r"\1")
-    return pc.replace_substring_regex(values, f"[{texts.SPACES}]*{sign}$", ""), carries
-
-
-def plain_numbers(values: pa.Array, reading: Reading) -> pa.Array:
-    """Texts of numbers as Arrow reads them."""
-    plain, _ = without_unit(values, reading.unit)
-    if reading.grouping:
-        plain = pc.replace_substring_regex(plain, texts.GROUPINGS[reading.grouping], "")
-    if reading.decimal != ".":
-        plain = pc.replace_substring(plain, reading.decimal, ".")
-    return pc.replace_substring_regex(plain, r"^\+", "")
-
-
-def fit_number(values: pa.Array, reading: Reading, *, whole: bool) -> pa.Array:
-    """Which of the texts are numbers of the reading's form; `whole`: integers of 64 bits."""
-    plain, _ = without_unit(values, reading.unit)
-    if not whole:
-        return _matches(plain, (reading.decimal, reading.grouping))
-    plain = plain_numbers(values, reading)
-    digits = pc.match_substring_regex(plain, _DIGITS)
-    return pc.and_(digits, _fit_64_bits(plain, digits))
-
-
-def _matches(values: pa.Array, style: Style) -> pa.Array:
-    form = f"^({texts.number_form(*style)})$"
-    return pc.or_(pc.match_substring_regex(values, form), pc.match_substring_regex(values, _INFINITE))
-
-
-def _has_fraction(values: pa.Array, fits: pa.Array, decimal: str) -> bool:
-    marked = pc.match_substring_regex(values, f"[{decimal}eEnN]")
-    return bool(pc.any(pc.and_(fits, marked)).as_py())
-
-
-def _fit_64_bits(values: pa.Array, digits: pa.Array) -> pa.Array:
-    long = pc.and_(digits, pc.greater_equal(pc.utf8_length(values), _LONG))
-    if not pc.any(long).as_py():
-        return pc.is_valid(values)
-    asked = zip(long.to_pylist(), values.to_pylist(), strict=True)
-    return pa.array([not is_long or -(2**63) <= int(text) < 2**63 for is_long, text in asked], pa.bool_())
-
-
-def _dates_that_are(values: pa.Array, date: str) -> pa.Array:
-    """Which of the texts are dates of this format, of a day that exists."""
-    if not date:
-        fits = pc.match_substring_regex(values, _ISO)
-        named = values
-    else:
-        named = pa.array([texts.named_month(text) for text in values.to_pylist()], pa.string())
-        fits = pc.match_substring_regex(named, f"^{texts.date_form(date)}$")
-    if not pc.any(fits).as_py():
-        return fits
-    import pandas as pd
-
-    asked: list[str] = named.filter(fits).to_pylist()
-    known = iter(pd.to_datetime(asked, format=date or "ISO8601", utc=True, errors="coerce").notna())
-    return pa.array([bool(next(known)) if fit else False for fit in fits.to_pylist()], pa.bool_())

@@ -13,6 +13,7 @@ from parvada.texts import TYPED
 from training import dialect
 from training.batches import batch_rows, first_line, too_large
 from training.errors import BadData
+from training.index_columns import of_pandas
 from training.parts import check_room
 
 PROBE_ROWS = 64
@@ -24,15 +25,17 @@ AT_ONCE_BYTES = 32 << 20
 
 
 class ParquetSource:
-    """See `training.sources.Source`. The columns of a row group lie one behind another, so reading rows means to hold
+    """A `training.sources.Source`. The columns of a row group lie one behind another, so reading rows means to hold
     a page of every column. Where that is too much, some columns at a time are laid down in a file that is mapped."""
 
     def __init__(self, path: Path, max_bytes: int, work: Path, room: int = 1 << 62) -> None:
         """`work`: a folder for what is laid down, which may take `room` bytes."""
         self._path, self._work, self._room = path, work, room
+        self.nameless = self.quoted = frozenset[str]()
         with pa_parquet.ParquetFile(path) as file:
             meta = file.metadata
             self.names = tuple(file.schema_arrow.names)
+            self.index = of_pandas(file.schema_arrow.metadata)
             size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
             if max(size, meta.num_rows * len(self.names)) > max_bytes:
                 raise too_large(max_bytes)

@@ -12,7 +12,8 @@ from parvada.schema import Column, ColumnType, Reading
 from training.counts import ValueCounter
 from training.distinct import MAX_CATEGORIES, Distinct
 from training.errors import BadData
-from training.guess import ColumnPlan, fit_number, plain_numbers
+from training.forms import fit_number, plain_numbers
+from training.guess import ColumnPlan
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "integer": pa.int64(),

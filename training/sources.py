@@ -1,7 +1,6 @@
 """Files as streams of Arrow batches, whatever their format: CSV, TSV, JSON lines or records, Parquet, Arrow IPC,
 each plain or gzipped. Memory is bounded by a batch (JSON records: by `MAX_JSON_RECORDS`)."""
 
-import codecs
 import gzip
 import zlib
 from collections.abc import Collection, Iterator
@@ -15,13 +14,16 @@ import pyarrow.ipc as pa_ipc
 
 from parvada.columns import json_text
 from parvada.schema import Reading
-from parvada.texts import TEXT, TYPED, TYPED_VALUE
+from parvada.texts import MISSING, QUOTED, TEXT, TYPED, TYPED_VALUE
 from training import dialect
 from training.batches import BATCH_BYTES, batch_rows, first_line, pieces, too_large
 from training.errors import BadData, BadRequest, nearest
 from training.guess import EVERYTHING
+from training.index_columns import of_pandas
 from training.parquet import ParquetSource
 from training.parts import check_room
+from training.quotes import quoted_columns
+from training.text_form import AS_IT_LOOKS, TextForm, in_utf8
 
 FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
 BLOCK_BYTES = 2 << 20
@@ -37,6 +39,12 @@ class Source(Protocol):
     """A table that can be read more than once."""
 
     names: tuple[str, ...]
+    index: tuple[str, ...] = ()
+    """Those that the file's writer calls an index without a name."""
+    nameless: frozenset[str] = frozenset()
+    """Those that got their names here."""
+    quoted: frozenset[str] = frozenset()
+    """Those whose texts are quoted where numbers are not: what stands in quotes is no missing value."""
 
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
         """Of a column of strings: the types that its texts may turn out to be, and how they are read."""
@@ -49,44 +57,6 @@ class Source(Protocol):
     def line(self, row: int) -> int:
         """The line (text formats) or row number (others) of row `row`, counted from 0; the result counts from 1."""
         ...
-
-
-class TextForm(msgspec.Struct, frozen=True):
-    """What the uploader says of a text file; empty means "find out"."""
-
-    separator: str = ""
-    encoding: str = ""
-    header: str = ""
-
-    def check(self) -> None:
-        """Raises BadRequest: a value that cannot be."""
-        if self.separator and (len(self.separator) > 1 or self.separator in '"\r\n'):
-            raise _invalid("separator", self.separator, "one character, and neither a quote nor the end of a line")
-        if self.header not in ("", "first", "none"):
-            raise _invalid("header", self.header, "first or none")
-        if self.encoding and not _is_text_encoding(self.encoding):
-            raise _invalid("encoding", self.encoding, "the name of an encoding, as latin-1, windows-1252 or utf-16")
-
-    def of_no_use(self, found: str) -> None:
-        """Raises BadRequest: it is said of a file that is no text."""
-        for field in self.__struct_fields__:
-            if value := getattr(self, field):
-                raise _invalid(field, value, f"left out: it is said of text files, and this one is {found}")
-
-
-AS_IT_LOOKS = TextForm()
-
-
-def _invalid(field: str, value: str, allowed: str) -> BadRequest:
-    message = f"{field} is {value!r}; it must be {allowed}"
-    return BadRequest(f"invalid_{field}", message, {"field": field, "value": value, "allowed": allowed})
-
-
-def _is_text_encoding(name: str) -> bool:
-    try:
-        return bool(codecs.lookup(name)._is_text_encoding)  # as open() asks, which has no other way
-    except (LookupError, ValueError):
-        return False
 
 
 def open_source(
@@ -118,7 +88,7 @@ def open_source(
         raise BadData("not_a_table", "the file is not gzipped, as format csv.gz says")
     form.check()
     if form.encoding and not head.startswith(_BINARY):
-        path = _in_utf8(path, work / f"{path.name}.utf8", form.encoding, room)
+        path = in_utf8(path, work / f"{path.name}.utf8", form.encoding, room)
         with path.open("rb") as file:
             head = file.read(64)
     found = format_name or _detect(head)
@@ -137,26 +107,9 @@ def _open(path: Path, found: str, max_bytes: int, work: Path, room: int, form: T
             return JsonSource(path, lines=found == "jsonl")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise BadData("not_a_table", f"the file cannot be read as {found}: {first_line(error)}") from error
-    return CsvSource(path, form.separator or ("\t" if found == "tsv" else None), headed=form.header != "none")
-
-
-def _in_utf8(path: Path, to: Path, encoding: str, room: int) -> Path:
-    """A copy of the text in UTF-8. Raises BadData naming the line that is not in this encoding."""
-    written, lines = 0, 1
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with path.open("rb") as source, to.open("wb") as target:
-        try:
-            while True:
-                chunk = source.read(_COPY_BYTES)
-                text = decoder.decode(chunk, final=not chunk)
-                lines += text.count("\n")
-                written += target.write(text.encode())
-                check_room(written, room)
-                if not chunk:
-                    return to
-        except UnicodeError as error:
-            message = f"the file is not in {encoding} from about line {lines} on: {first_line(error)}"
-            raise BadData("encoding", message, {"row": lines}) from error
+    delimiter = form.separator or ("\t" if found == "tsv" else None)
+    missing = MISSING if form.missing is None else form.missing
+    return CsvSource(path, delimiter, headed=form.header != "none", missing=missing)
 
 
 def _detect(head: bytes) -> str:
@@ -185,17 +138,25 @@ def _decompress(path: Path, to: Path, max_bytes: int, room: int) -> Path:
     return to
 
 
-class CsvSource:
+class CsvSource(Source):
     """Text with a delimiter, read by pyarrow; when that fails, read again slowly to say on which line."""
 
-    def __init__(self, path: Path, delimiter: str | None, *, headed: bool = True) -> None:
+    def __init__(
+        self, path: Path, delimiter: str | None, *, headed: bool = True, missing: Collection[str] = MISSING
+    ) -> None:
+        """`missing`: the texts that stand for missing values."""
         self._path = path
+        self._missing = missing
         self._dialect = dialect.sniff(path, delimiter, headed=headed)
         self.names = self._dialect.header
+        self.nameless = self._dialect.nameless
         self.delimiter = self._dialect.delimiter
+        quoted = quoted_columns(path, self.delimiter, len(self.names), 1 if headed else 0)
+        self.quoted = frozenset(self.names[number] for number in quoted)
 
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
-        return EVERYTHING, TEXT
+        # Neither JSON nor CSV has dates of its own: also where texts are quoted, dates are.
+        return (frozenset({"datetime"}), QUOTED) if name in self.quoted else (EVERYTHING, TEXT)
 
     def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         try:
@@ -212,7 +173,12 @@ class CsvSource:
                     ),
                     parse_options=pa_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
                     convert_options=pa_csv.ConvertOptions(
-                        column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=False, check_utf8=True
+                        column_types=dict.fromkeys(self.names, pa.string()),
+                        check_utf8=True,
+                        # A quoted NA is a text, and one without quotes a missing value, where quotes say anything.
+                        strings_can_be_null=bool(self.quoted),
+                        null_values=sorted(self._missing),
+                        quoted_strings_can_be_null=False,
                     ),
                 ) as reader,
             ):
@@ -231,7 +197,7 @@ class CsvSource:
         return dialect.line_of(self._path, self._dialect, row)
 
 
-class JsonSource:
+class JsonSource(Source):
     """Objects, one a line or in one array. Values are laid down as texts, and are what they are in JSON: a string is
     never a number, however it looks."""
 
@@ -259,8 +225,8 @@ class JsonSource:
             return frozenset({"integer", "number"}), _VALUE
         if found <= {int, float}:
             return frozenset({"number"}), _VALUE
-        if found == {str}:  # JSON has no dates of its own
-            return frozenset({"datetime"}), TYPED
+        if found == {str}:
+            return frozenset({"datetime"}), TYPED  # JSON has no dates of its own
         return frozenset(), msgspec.structs.replace(TYPED, mixed=True)
 
     def batches(self, unused: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
@@ -318,7 +284,7 @@ def _as_text(value: object, name: str, line: int) -> str | None:
     raise BadData("unsupported_type", message, {"column": name, "row": line})
 
 
-class ArrowSource:
+class ArrowSource(Source):
     """Arrow IPC: the file or the stream format."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -328,6 +294,7 @@ class ArrowSource:
         with pa.OSFile(str(path)) as file:
             opened = pa_ipc.open_stream(file) if self._stream else pa_ipc.open_file(file)
             self.names = tuple(opened.schema.names)
+            self.index = of_pandas(opened.schema.metadata)
         dialect.check_names(self.names)
 
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:

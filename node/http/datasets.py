@@ -25,7 +25,7 @@ from training.upload import IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest_worker:ingest"
 PREVIEW = "training.export:preview"
-TO_CSV = "training.export:to_csv"
+TO_CSV, TO_PARQUET = "training.export:to_csv", "training.export:to_parquet"
 UPLOADS = 4
 """At once on one node: each may take the memory of a few batches and the disk of two copies."""
 PARTS_AT_ONCE = 4
@@ -45,6 +45,7 @@ _FORMATS = {
     "application/x-parquet": "parquet",
 }
 """By content type; any other (a browser's guess, octet-stream) is found out from the content."""
+_GIVEN = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 _uploads = asyncio.Semaphore(UPLOADS)
 
@@ -260,16 +261,24 @@ async def content(request: web.Request) -> web.StreamResponse:
     """The whole dataset, part by part."""
     known_only(request, ["format"])
     wanted = request.query.get("format", "csv")
-    if wanted != "csv":
-        raise Refusal(415, "unsupported_format", f"format {wanted!r} cannot be given; csv can", {"field": "format"})
+    if wanted not in _GIVEN:
+        known = " and ".join(_GIVEN)
+        raise Refusal(415, "unsupported_format", f"format {wanted!r} cannot be given; {known} can", {"field": "format"})
     version, ports = _found(request), ports_of(request)
     response = web.StreamResponse(
         headers={
-            "Content-Type": "text/csv; charset=utf-8",
-            "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.csv"',
+            "Content-Type": _GIVEN[wanted],
+            "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.{wanted}"',
         }
     )
     async with _work_folder(ports.settings.tmp) as folder:
+        if wanted == "parquet":
+            paths = [str(await ports.fetcher.make_present(part.digest)) for part in version.parts]
+            with ports.blobs.room.claim(version.bytes, Purpose.MAKE):
+                await ports.workshop.run(TO_PARQUET, paths, str(folder / "all.parquet"))
+                await response.prepare(request)
+                await _send(response, folder / "all.parquet")
+            return response
         for number, part in enumerate(version.parts):
             parquet, out = await ports.fetcher.make_present(part.digest), folder / f"{number}.csv"
             await ports.workshop.run(TO_CSV, str(parquet), str(out), number == 0)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.unit.training.asked import Uploaded, upload
 from training.errors import BadData, BadRequest
+from training.export import to_csv
 
 
 def column(frame: pd.DataFrame, name: str) -> list[Any]:
@@ -30,9 +32,7 @@ def parquet(frame: pd.DataFrame) -> bytes:
     return out.getvalue()
 
 
-COUNTRIES = "size,c,label\n" + "".join(
-    f"{row},{country},{label}\n" for row, (country, label) in enumerate([("NA", "x"), ("DE", "y"), ("FR", "z")] * 10)
-)
+COUNTRIES = "size,c,label\n" + "".join(f"{row % 7},{pair}\n" for row, pair in enumerate(["NA,x", "DE,y", "FR,z"] * 10))
 
 
 # ---------------------------------------------------------------- kinds 1 to 3: missing, strings, space
@@ -379,3 +379,97 @@ def test_what_is_not_in_the_given_encoding_is_named_with_its_line(tmp_path: Path
     with pytest.raises(BadData, match="not in utf-16") as refused:
         upload(tmp_path, b"a,y\n1,p\n2,q\n3", encoding="utf-16")
     assert refused.value.code == "encoding"
+
+
+# ---------------------------------------------------------------- kind 4: quotes
+def test_what_a_csv_download_has_in_quotes_comes_back_as_it_was(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "code": ["NA", "10001", " red", "true", "1.5", None] * 5,
+            "size": [1.5, 2.5, None, 4.0, 5.0, 6.0] * 5,
+            "when": pd.to_datetime(["2024-01-01", "2024-02-01"] * 15),
+            "ok": [True, False] * 15,
+            "y": ["0", "1"] * 15,
+        }
+    )
+    first = upload(tmp_path, parquet(frame))
+    out = tmp_path / "content.csv"
+    to_csv(first.result.parts[0].path, str(out), header=True)
+    assert out.read_text().startswith('code,size,when,ok,y\n"NA",1.5,')
+    again = upload(tmp_path, out.read_bytes())
+    assert again.result.digest == first.result.digest
+    assert again.types == first.types
+    pd.testing.assert_frame_equal(again.data.frame, first.data.frame)
+    for value in ("NA", "10001", " red", "true"):
+        assert in_every_format(again, "code", value) == {value}
+
+
+def test_quotes_as_r_writes_them(tmp_path: Path) -> None:
+    """NA without quotes is missing, also in a column of texts."""
+    rows = ['"10003",NA,"p"', 'NA,2.5,"q"', '"04711",3,"p"', '"a,b",4,"q"'] * 5
+    made = upload(tmp_path, '"zip","v","y"\n' + "\n".join(rows) + "\n")
+    assert made.types == {"zip": "category", "v": "number", "y": "category"}
+    assert column(made.data.frame, "zip")[:4] == ["10003", "", "04711", "a,b"]
+    assert column(made.data.frame, "v")[:2] == [None, 2.5]
+    assert in_every_format(made, "zip", "NA") == {""}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"v","y"\n' + '"1","p"\n"2","q"\n' * 10,  # all quoted
+        "v;y\n" + "1;p\n2;q\n" * 10,  # none
+        "v,y\n" + '"1,234",p\n"5,678",q\n' * 10,  # only where it is needed
+    ],
+)
+def test_quotes_that_say_nothing(tmp_path: Path, text: str) -> None:
+    assert upload(tmp_path, text).types["v"] == "integer"
+
+
+# ---------------------------------------------------------------- kinds 5 and 6: what only counts rows
+def shuffled() -> pd.DataFrame:
+    frame = pd.DataFrame({"size": [float(row % 7) + 0.5 for row in range(30)], "y": ["p"] * 15 + ["q"] * 15})
+    return frame.sample(frac=1, random_state=0)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_the_index_of_a_shuffled_frame_is_no_column(tmp_path: Path, kind: str) -> None:
+    out = io.BytesIO()
+    if kind == "parquet":
+        shuffled().to_parquet(out)
+    else:
+        table = pa.Table.from_pandas(shuffled())
+        with pa.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table)
+    made = upload(tmp_path, out.getvalue())
+    assert made.types == {"size": "number", "y": "category"}
+    assert made.result.target == "y"
+    assert made.notes == {("index_left_out", "__index_level_0__")}
+    assert made.result.detail.dropped_columns == ["__index_level_0__"]
+
+
+def test_an_index_with_a_name_is_a_column(tmp_path: Path) -> None:
+    frame = shuffled().set_index(pd.date_range("2024-01-01", periods=30, name="when"))
+    out = io.BytesIO()
+    frame.to_parquet(out)
+    made = upload(tmp_path, out.getvalue(), target="y")
+    assert made.types == {"size": "number", "y": "category", "when": "datetime"}
+    assert made.notes == set()
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled", "from one"])
+def test_a_nameless_column_that_says_which_row_it_is_is_left_out(tmp_path: Path, order: str) -> None:
+    frame = shuffled() if order == "shuffled" else shuffled().reset_index(drop=True)
+    if order == "from one":
+        frame.index = frame.index + 1
+    made = upload(tmp_path, frame.to_csv())
+    assert made.types == {"size": "number", "y": "category"}
+    assert made.notes == {("index_left_out", "column_1")}
+    assert upload(tmp_path, frame.to_csv(), types=["column_1:integer"]).types["column_1"] == "integer"
+
+
+def test_columns_with_a_name_that_may_only_name_rows_are_noted(tmp_path: Path) -> None:
+    rows = [f"{row},u{row:03d},{row * 7 % 31},{row / 7},{'pq'[row % 2]}\n" for row in range(30)]
+    made = upload(tmp_path, "n,user,seven,ratio,y\n" + "".join(rows))
+    assert set(made.types) == {"n", "user", "seven", "ratio", "y"}
+    assert made.notes == {("row_numbers", "n"), ("unique_per_row", "user"), ("unique_per_row", "seven")}

@@ -157,7 +157,7 @@ async def test_reading_what_is_not_there(api: World, path: str, problem: tuple[i
 
 
 async def test_what_the_uploader_knows_is_taken_and_what_is_guessed_is_noted(api: World) -> None:
-    rows = "".join(f"{number};NA;{number},5;{'pq'[number % 2]}\n" for number in range(20))
+    rows = "".join(f"{number % 7};NA;{number},5;{'pq'[number % 2]}\n" for number in range(20))
     guessed = (await api.upload("guessed", "zip;c;v;y\n" + rows)).json
     assert {(note["code"], note.get("column")) for note in guessed["notes"]} == {
         ("missing_tokens", "c"),
@@ -185,3 +185,19 @@ async def test_what_the_uploader_knows_is_taken_and_what_is_guessed_is_noted(api
         before = api.trace()
         assert (await api.upload("bad", "zip;c;v;y\n" + rows, f"?{query}")).problem == (400, code)
         assert api.trace() == before
+
+
+async def test_a_dataset_is_given_back_as_one_parquet_file_or_as_csv(api: World) -> None:
+    await api.upload("given", "code,v,y\n" + '"NA",1,p\n"10001",2,q\n' * 10)
+    whole = await api.call("GET", "/v1/datasets/given/content?format=parquet")
+    assert whole.headers["Content-Type"] == "application/vnd.apache.parquet"
+    assert whole.headers["Content-Disposition"] == 'attachment; filename="given-1.parquet"'
+    table = pq.read_table(io.BytesIO(whole.raw))
+    assert table.to_pylist()[:2] == [{"code": "NA", "v": 1, "y": "p"}, {"code": "10001", "v": 2, "y": "q"}]
+    again = await api.upload("again", whole.raw)
+    assert again.json["digest"] == (await api.get("/v1/datasets/given"))["digest"]
+    text = await api.call("GET", "/v1/datasets/given/content")
+    assert text.raw.startswith(b'code,v,y\n"NA",1,"p"\n"10001",2,"q"\n')
+    assert (await api.upload("again", text.raw)).status == 200
+    assert (await api.call("GET", "/v1/datasets/given/content?format=xlsx")).problem == (415, "unsupported_format")
+    assert list(api.tmp.iterdir()) == []
