@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from parvada._body import Upload
+from parvada._body import CHUNK_BYTES, Download, Upload
 from parvada._protocol import Attempts, Call, Request, Response, problem_of
 from parvada._session import CONNECT_SECONDS, Session, Token, new_key, target_of
 
@@ -77,6 +77,29 @@ class AsyncSession(Session):
                     if answer.status == 200:
                         self._route.answered(url)
                         return OpenStream(answer, stack.pop_all(), self._on_end(url))
+                    response = await _read(answer, url)
+            except LOST as exc:
+                attempts.failed(url, reason_of(exc), _now())
+                continue
+            if attempts.settled(response, _now()):
+                if not self._may_try_with_token(response):
+                    raise problem_of(response)
+                attempts.again()
+
+    async def _download(self, request: Request, to: Download) -> None:
+        """The whole body of an answer of any size. Raises as `_call` if no node gives all of it."""
+        attempts = Attempts(self._route, self._patience, _now())
+        while True:
+            url, wait = attempts.next(_now())
+            await asyncio.sleep(wait)
+            try:
+                async with self._send(url, request, "", self._silence(request)) as answer:
+                    if answer.status == 200:
+                        to.again()
+                        async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+                            await asyncio.to_thread(to.write, chunk)
+                        self._route.answered(url)
+                        return
                     response = await _read(answer, url)
             except LOST as exc:
                 attempts.failed(url, reason_of(exc), _now())

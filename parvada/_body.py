@@ -4,9 +4,11 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
+
+from parvada.errors import ParvadaError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,3 +121,35 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} cannot be sent as JSON: {value!r}")
+
+
+class Download:
+    """A file that is there once all of it has come: written beside its place, and moved when it is whole. Use as a
+    context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+
+    def __enter__(self) -> Self:
+        self._file = self._part.open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._part.replace(self._path)
+        else:
+            self._part.unlink(missing_ok=True)
+
+    def again(self) -> None:
+        """From the beginning: another node sends it."""
+        self._file.seek(0)
+        self._file.truncate()
+
+    def write(self, chunk: bytes) -> None:
+        """Raises ParvadaError where the file cannot be written: no other node would help."""
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise ParvadaError(f"{self._path} cannot be written: {error.strerror}") from error

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict, cast
 from urllib.parse import quote
 
+import msgspec
+
 from parvada._body import Upload, predict_body, to_json
 from parvada._events import CAUGHT_UP_SECONDS, STREAM_SILENCE
 from parvada._protocol import Call, Request, Response, problem_of, read_json, read_list
@@ -47,6 +49,9 @@ PARSE_SECONDS = 900.0
 
 def _path(*parts: str | int) -> str:
     return "/" + "/".join(quote(str(part), safe="") for part in parts)
+
+
+DownloadFormat = Literal["parquet", "csv"]
 
 
 class UploadOptions(TypedDict, total=False):
@@ -173,6 +178,13 @@ def upload(
         silence=PARSE_SECONDS,
     )
     return Call(request, lambda r: read_json(r, Dataset))
+
+
+def content(name: str, version: int | None, kind: str) -> Request:
+    """The whole of a dataset, as a file of that format."""
+    where = ("v1", "datasets", name, *(("versions", version) if version is not None else ()), "content")
+    request = _get(*where, query=_query(format=kind))
+    return msgspec.structs.replace(request, silence=PARSE_SECONDS, accept="*/*")
 
 
 # ---------------------------------------------------------------- jobs

@@ -1,5 +1,6 @@
 """The blocking transport: `http.client` connections kept between calls, and the loop over attempts."""
 
+import contextlib
 import http.client
 import os
 import ssl
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-from parvada._body import Upload
+from parvada._body import CHUNK_BYTES, Download, Upload
 from parvada._protocol import Attempts, Call, Request, Response, problem_of
 from parvada._session import CONNECT_SECONDS, Session, Token, new_key, target_of
 
@@ -93,6 +94,32 @@ class SyncSession(Session):
                 connection.close()
                 continue
             connection.close()
+            if attempts.settled(response, self._clock()):
+                if not self._may_try_with_token(response):
+                    raise problem_of(response)
+                attempts.again()
+
+    def _download(self, request: Request, to: Download) -> None:
+        """The whole body of an answer of any size. Raises as `_call` if no node gives all of it."""
+        attempts = Attempts(self._route, self._patience, self._clock())
+        while True:
+            url, wait = attempts.next(self._clock())
+            self._sleep(wait)
+            with contextlib.closing(self._connect(url)) as connection:
+                try:
+                    answer = self._send(connection, request, "", self._silence(request))
+                    if answer.status == 200:
+                        to.again()
+                        while chunk := answer.read(CHUNK_BYTES):
+                            to.write(chunk)
+                        if answer.length:  # `read` says nothing of an end that comes before its time
+                            raise http.client.IncompleteRead(b"", answer.length)
+                        self._route.answered(url)
+                        return
+                    response = _read(answer, url)
+                except LOST as exc:
+                    attempts.failed(url, reason_of(exc), self._clock())
+                    continue
             if attempts.settled(response, self._clock()):
                 if not self._may_try_with_token(response):
                     raise problem_of(response)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
 
 from parvada import _calls
-from parvada._body import Progress, upload_of
-from parvada._calls import UploadOptions
+from parvada._body import Download, Progress, upload_of
+from parvada._calls import DownloadFormat, UploadOptions
 from parvada._events import EventStream
 from parvada._http import SyncSession
 from parvada.errors import JobTimeout
@@ -134,6 +134,23 @@ class Client(SyncSession):
             return self._call(_calls.upload(name, body, options))
         finally:
             body.close()
+
+    def download(
+        self,
+        name: str,
+        to: str | Path,
+        *,
+        version: int | None = None,
+        format: DownloadFormat = "parquet",  # noqa: A002
+    ) -> Path:
+        """Write a dataset, its newest version by default, to the file `to`, which is there once it is whole.
+
+        Parquet keeps every type. In CSV texts are quoted and nothing else is. Raises OSError: no such folder.
+        """
+        path = Path(to)
+        with Download(path) as file:
+            self._download(_calls.content(name, version, format), file)
+        return path
 
     # ------------------------------------------------------------ jobs
     def submit(self, spec: JobSpec, *, key: str | None = None) -> Job:

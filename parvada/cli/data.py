@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from parvada._calls import DownloadFormat
 from parvada.cli import render
 from parvada.cli.groups import CommandGroup
 from parvada.cli.progress import uploading
@@ -156,6 +157,25 @@ def _text(value: float | str | None, kind: str) -> str:
     if isinstance(value, str):  # a time in UTC
         return value.removesuffix("+00:00").removesuffix("T00:00:00").replace("T", " ")
     return f"{value:.0f}" if kind == "integer" else f"{value:g}"
+
+
+@data.command("get")
+@click.argument("name")
+@click.option("--version", type=int, help="By default the newest.")
+@click.option("--format", "kind", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="By default NAME.parquet here.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@connected
+def get(
+    settings: Settings, name: str, version: int | None, kind: DownloadFormat, output: Path | None, force: bool
+) -> None:
+    """Write a dataset to a file. Parquet keeps every type; in CSV texts are quoted, and nothing else is."""
+    to = output or Path(f"{name}.{kind}")
+    if to.exists() and not force:
+        raise click.UsageError(f"{to} is there already: --force overwrites it, --output names another file")
+    with settings.client() as client:
+        client.download(name, to, version=version, format=kind)
+    click.echo(f"{to}: {render.size(to.stat().st_size)}", err=True)
 
 
 @data.command("rm")

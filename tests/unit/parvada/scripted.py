@@ -30,6 +30,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Break the connection instead of answering."""
     stall: bool = False
     """Never answer, as a paused process does."""
+    drop_after: bool = False
+    """Send the body, and break the connection where its announced length would go on."""
 
 
 Script = Callable[[Seen], Answer]
@@ -123,12 +125,22 @@ class ScriptedNode:
         if seen.path == "/v1/events" and answer.status == 200:
             return await self._stream(request)
         body = answer.value if isinstance(answer.value, bytes) else msgspec.json.encode(answer.value)
+        if answer.drop_after and request.transport is not None:
+            return await self._half(request, answer, body)
         return web.Response(
             status=answer.status,
             body=body,
             content_type="application/json",
             headers={"x-parvada-node": self.name, **answer.headers},
         )
+
+    async def _half(self, request: web.Request, answer: Answer, body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        await response.prepare(request)
+        await response.write(body)
+        assert request.transport is not None
+        request.transport.close()
+        return response
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

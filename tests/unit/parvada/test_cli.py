@@ -293,6 +293,38 @@ def test_a_datasets_columns_are_shown_with_what_they_hold(run: Run, node: Script
     ]
 
 
+def test_a_dataset_is_fetched_into_a_file(
+    run: Run, node: ScriptedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node.script = from_table({"GET /v1/datasets/iris/content": Answer(200, b"PAR1 and more")})
+    code, shown, said = run("data", "get", "iris", "--url", node.url)
+    assert (code, shown) == (0, "")
+    assert said.startswith("iris.parquet: 13 B")
+    assert Path("iris.parquet").read_bytes() == b"PAR1 and more"
+    assert node.seen[-1].query == {"format": "parquet"}
+    code, _, said = run("data", "get", "iris", "--url", node.url)
+    assert code == 2
+    assert "--force overwrites it" in said
+    assert run("data", "get", "iris", "--format", "csv", "-o", "x.csv", "--url", node.url)[0] == 0
+    assert Path("x.csv").exists()
+
+
+def test_what_was_guessed_about_a_dataset_is_told(run: Run, node: ScriptedNode, tmp_path: Path) -> None:
+    note = {"code": "missing_tokens", "message": "column 'c': 'NA' taken as missing", "column": "c"}
+    made = canned.dataset(notes=[note])
+    node.script = from_table({"PUT /v1/datasets/iris": Answer(201, made), "GET /v1/datasets/iris": made})
+    file = tmp_path / "iris.csv"
+    file.write_text("c,y\nNA,p\n")
+    arguments = ("--type", "c:category", "--missing", "-", "--missing", "", "--decimal", ",", "--header", "first")
+    code, _, said = run("data", "push", str(file), "--url", node.url, *arguments)
+    assert code == 0, said
+    assert "note: column 'c': 'NA' taken as missing" in said
+    pairs = {("types", "c:category"), ("missing", "-"), ("decimal", ","), ("header", "first")}
+    assert set(node.seen[-1].pairs) == pairs
+    assert "note: column 'c'" in run("data", "show", "iris", "--url", node.url)[2]
+
+
 def test_a_model_is_shown_with_what_it_takes_and_what_it_ignores(run: Run, node: ScriptedNode) -> None:
     inputs = [
         {"name": "Prix\nHT", "type": "number", "required": True},

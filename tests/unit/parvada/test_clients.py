@@ -290,6 +290,26 @@ def test_an_upload_starts_again_at_another_node(call: Callable[..., Any], tmp_pa
         assert second.seen[0].body == path.read_bytes()
 
 
+def test_a_download_is_there_once_it_is_whole(call: Callable[..., Any], tmp_path: Path) -> None:
+    """A node that dies in its middle leaves nothing of it; another one gives all."""
+    content = bytes(range(256)) * 4_000
+
+    def half(seen: Seen) -> Answer:
+        return Answer(200, content[:100_000], {"Content-Length": str(len(content))}, drop_after=True)
+
+    to = tmp_path / "iris.parquet"
+    with ScriptedNode(half) as first, ScriptedNode(lambda _: Answer(200, content)) as second:
+        assert call([first.url, second.url], "download", "iris", to, version=2) == to
+        assert to.read_bytes() == content
+        assert first.seen
+        assert second.seen[0].path == "/v1/datasets/iris/versions/2/content"
+        assert second.seen[0].query == {"format": "parquet"}
+    with ScriptedNode(lambda _: problem(404, "unknown_dataset")) as node:
+        with pytest.raises(errors.NotFound):
+            call([node.url], "download", "none", tmp_path / "none.csv", format="csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["iris.parquet"]
+
+
 def test_predicts_from_rows_and_frames_with_gaps(call: Callable[..., Any]) -> None:
     with ScriptedNode(lambda _: Answer(200, canned.PREDICTION)) as node:
         rows = [{"petal": 1.5, "when": pd.Timestamp("2026-01-02"), "gone": None}]
