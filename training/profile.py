@@ -105,7 +105,8 @@ def misfits(values: pa.Array, plan: ColumnPlan) -> pa.Array:
     if plan.type in ("integer", "number"):
         return pc.invert(fit_number(values, plan.reading, whole=plan.type == "integer"))
     if plan.type == "boolean":
-        return pc.invert(pc.is_in(pc.utf8_lower(values), value_set=pa.array(["true", "false"])))
+        known = pc.is_in(pc.utf8_lower(values), value_set=pa.array(["true", "false"]))
+        return pc.and_(pc.is_valid(values), pc.invert(known))
     found = dates_of(values.to_pylist(), plan.reading.date).isna()
     return pc.and_(pc.is_valid(values), pa.array(found.tolist(), pa.bool_()))
 
