@@ -8,6 +8,10 @@ import msgspec
 from parvada.schema import Note
 
 MOST_OF_A_KIND = 20
+ABOUT_FEATURES = ("row_numbers", "unique_per_row")
+"""Codes of notes that say nothing of a target."""
+ABOUT_TARGETS = ("unique_target", "target_quantities")
+"""And of those that say nothing of a feature."""
 
 
 def located(notes: Iterable[Note], line_of: Callable[[int], int]) -> list[Note]:

@@ -3,7 +3,7 @@ listed with their seeds. Everything that can be wrong with a job is found here, 
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,11 +11,12 @@ import msgspec
 from consensus.messages import NewCandidate
 from consensus.state import CandidateId, DatasetVersion, Json, Unit
 from parvada.names import AmbiguousName, ColumnNames
-from parvada.schema import CandidateSpec, DatasetDetail, DatasetRef, JobSpec, UnitDetail
+from parvada.schema import CandidateSpec, DatasetDetail, DatasetRef, JobSpec, Note, UnitDetail
 from training import catalog, search
 from training.errors import BadRequest, nearest
 from training.goal import fit_folds, goal_of
 from training.metrics import NEEDS, resolve_metric
+from training.notes import ABOUT_FEATURES, ABOUT_TARGETS
 from training.preprocess import PREPROCESS_PREFIX, parse_options
 
 MAX_CANDIDATES = 2_000
@@ -99,7 +100,7 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
     groups = columns[group].distinct if group else None
     folds, why_folds = fit_folds(spec.cv, dataset.name, goal, groups)
     metric, why_metric = resolve_metric(spec.metric, goal.task, goal.classes)
-    told = [note.message for note in detail.notes if note.column not in ref.drop]
+    told = [note.message for note in detail.notes if _concerns(note, target, ref.drop)]
     model = spec.publish.model.replace("{dataset}", dataset.name).replace("{target}", target)
     if not _NAME.fullmatch(model):
         raise _invalid_name("publish.model", model)
@@ -119,6 +120,12 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
     encoded = Json(msgspec.json.encode(unit_detail))
     unit = Unit(dataset.name, dataset.version, target, goal.task, metric, encoded)
     return unit, catalog.Size(goal.rows, goal.smallest)
+
+
+def _concerns(note: Note, target: str, dropped: Collection[str]) -> bool:
+    """Whether a note about the data matters for a job with this target."""
+    other_role = ABOUT_FEATURES if note.column == target else ABOUT_TARGETS
+    return note.column not in dropped and note.code not in other_role
 
 
 def _with_own_names(ref: DatasetRef, columns: ColumnNames, field: str) -> DatasetRef:

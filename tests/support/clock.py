@@ -57,7 +57,8 @@ class Clock:
 
     async def jump(self, seconds: float) -> None:
         """`seconds` pass in a moment, as when a machine wakes from sleep: all that was due in them runs now, and what
-        is periodic once."""
+        is periodic once. What was just beginning has set its deadline before."""
+        await self.settle()
         self._ahead += seconds
         await self.settle()
 

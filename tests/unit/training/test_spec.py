@@ -224,3 +224,21 @@ def test_search_draws_the_same_trials_for_the_same_seed(iris: DatasetVersion) ->
     assert one == other
     grid = {"models": [{"estimator": "SVC", "search": {"C": [1, 2, 3], "kernel": ["rbf", "poly"]}}]}
     assert len(resolve_job(spec(**grid), [iris]).candidates) == 6
+
+
+def test_a_job_tells_the_notes_about_the_columns_it_uses(tmp_path: Path) -> None:
+    rows = [
+        f"{row},NA,u{row:02d},{100 + row * 13 % 997}\n" if row % 3 else f"{row},x,u{row:02d},5\n" for row in range(30)
+    ]
+    (tmp_path / "odd.csv").write_text("n,c,id,price\n" + "".join(rows))
+    odd = facts(ingest(str(tmp_path / "odd.csv"), IngestOptions(str(tmp_path), missing=None)))[0]
+
+    def told(**ref: object) -> str:
+        unit = resolve_job(spec(datasets=[{"name": "table", **ref}]), [odd]).units[0]
+        return "\n".join(msgspec.json.decode(unit.detail, type=UnitDetail).notes)
+
+    assert "'NA' taken as missing, 20 times (first in line 3)" in told()
+    assert "'n' only counts the rows" in told()
+    assert "'id' has another value in each row" in told()
+    assert "'id'" not in told(drop=["id"])
+    assert "'n' only counts the rows" not in told(target="n")
