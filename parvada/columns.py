@@ -5,13 +5,14 @@ What the pipeline gets: numbers, integers and booleans as float64 with NaN for m
 texts as objects of type str with "" for missing; a datetime as five numbers (see `DATE_PARTS`).
 """
 
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from parvada.schema import InputField, Reading
-from parvada.texts import TEXT, named_month, number_of, string_of
+from parvada.texts import TEXT, codes_of, named_month, number_of, string_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +92,8 @@ def to_frame(
             values = [_of_cell(field, row, value) for row, value in enumerate(values, 1)]
         elif not stored and field.reading is not None and field.type in ("category", "text", "boolean", "datetime"):
             values = [_of_json(field.reading, value) for value in values]
+        elif not stored and field.reading is not None and codes_of(field.reading):
+            values = _without_codes(field.reading, values)
         arrays.extend(_CONVERTERS[field.type](field, values))
     names = [column.name for column in layout(fields)]
     if arrays and all(array.dtype != object for array in arrays):
@@ -126,11 +129,15 @@ def _of_cell(field: InputField, row: int, value: str | None) -> Any:
 
 def _of_json(reading: Reading, value: Any) -> Any:
     """A JSON value of a column of texts, read as a cell is. What is no text is for the converter to judge."""
-    if isinstance(value, str):
-        return string_of(value, reading)
     if reading.mixed and isinstance(value, (bool, int, float)):
-        return json_text(value)
-    return value
+        value = json_text(value)
+    return string_of(value, reading) if isinstance(value, str) else value
+
+
+def _without_codes(reading: Reading, values: Sequence[Any]) -> list[Any]:
+    """The values of a column of numbers, those missing that stand for a missing one."""
+    codes = codes_of(reading)
+    return [None if type(value) in (int, float) and value in codes else value for value in values]
 
 
 def json_text(value: bool | int | float) -> str:
@@ -198,7 +205,7 @@ def _dates(field: InputField, values: Values) -> list[Array]:
 
     if not isinstance(values, np.ndarray):
         for row, value in enumerate(values, 1):
-            if isinstance(value, (bool, int, float)) and not _is_missing(value):
+            if not _is_missing(value) and not isinstance(value, (str, dt.date)):
                 raise ColumnError(field.name, row, value, f"{_shown(value)} is not a date{_of_form(field)}")
         values = [None if _is_missing(value) else value for value in values]
     index = dates_of(values, field.reading.date if field.reading is not None else "")
@@ -218,14 +225,31 @@ def dates_of(values: Values, date: str = "") -> "pd.DatetimeIndex":
     import numpy as np
     import pandas as pd
 
-    index = pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce"))
-    if not date or isinstance(values, np.ndarray):
-        return index
-    forms: tuple[list[Any], list[Any]] = list(values), [None if v is None else named_month(v) for v in values]
-    for written in forms:
-        found = pd.DatetimeIndex(pd.to_datetime(written, format=date, utc=True, errors="coerce"))
-        index = found.where(found.notna(), index)
-    return index
+    if isinstance(values, np.ndarray):
+        return _bounded(pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce")))
+    texts: list[Any] = list(values)
+    index = pd.DatetimeIndex([pd.NaT] * len(texts), tz="UTC").as_unit("us")
+    # Each form is tried on what the one before left; the likeliest first.
+    for form in [date, "ISO8601"] if date else ["ISO8601"]:
+        left = [i for i, unknown in enumerate(index.isna()) if unknown and texts[i] is not None]
+        if not left:
+            break
+        written = [named_month(texts[i]) if "%B" in form else texts[i] for i in left]
+        found = pd.DatetimeIndex(pd.to_datetime(written, format=form, utc=True, errors="coerce")).as_unit("us")
+        if len(left) == len(texts):
+            index = found
+        else:
+            series = pd.Series(index)
+            series.iloc[left] = found
+            index = pd.DatetimeIndex(series)
+    return _bounded(index)
+
+
+def _bounded(index: "pd.DatetimeIndex") -> "pd.DatetimeIndex":
+    """Years that a date of Python may have."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(index.where((index.year >= 1) & (index.year <= 9999)))
 
 
 def _of_form(field: InputField) -> str:

@@ -1,6 +1,7 @@
 """What a text means as a value of its column: the one place where a `Reading` is applied, for uploads, for training
 and for requests. Costs nothing to import."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -42,12 +43,26 @@ UNITS: tuple[str, ...] = (
     "kr",
 )
 """Signs that a whole column of numbers may carry."""
-_LENIENT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
+_INFINITE = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 
 
 def missing_of(reading: Reading) -> frozenset[str]:
     """The texts, trimmed if the reading trims, that stand for a missing value."""
     return MISSING if reading.missing is None else frozenset({"", *reading.missing})
+
+
+def codes_of(reading: Reading) -> frozenset[float]:
+    """The numbers among the texts that stand for a missing value, as -999: they do so as numbers too."""
+    return frozenset() if reading.missing is None else _codes(reading.missing)
+
+
+@lru_cache(maxsize=256)
+def _codes(missing: tuple[str, ...]) -> frozenset[float]:
+    found = set[float]()
+    for token in missing:
+        with contextlib.suppress(ValueError):
+            found.add(float(plain_number(token, TEXT)))
+    return frozenset(found)
 
 
 def string_of(text: str, reading: Reading) -> str | None:
@@ -61,21 +76,26 @@ def number_of(text: str, reading: Reading) -> float | None:
     found = text.strip()
     if found in missing_of(reading):
         return None
-    return float(plain_number(found, reading))
+    number = float(plain_number(found, reading))
+    return None if number in codes_of(reading) else number
 
 
 def plain_number(text: str, reading: Reading) -> str:
     """A number of a column's form as Python writes it. Raises ValueError if it has another form."""
     found = without_unit(text.replace(MINUS, "-"), reading.unit)
-    if reading.decimal == "." and not reading.grouping:
-        if _LENIENT.fullmatch(found) is None:
-            raise ValueError(f"{text!r} is not a number")
-        return found
+    if reading.decimal == "." and not reading.grouping and _INFINITE.fullmatch(found):
+        return found  # for the caller to refuse
     if _form(reading.decimal, reading.grouping).fullmatch(found) is None:
         raise ValueError(f"{text!r} is not a number of the form that the column has")
     if reading.grouping:
         found = re.sub(GROUPINGS[reading.grouping], "", found)
     return found.replace(reading.decimal, ".")
+
+
+def is_number(text: str) -> bool:
+    """Whether the text is a number of any form, without a sign of percent or currency."""
+    found = text.strip().replace(MINUS, "-")
+    return any(_form(decimal, grouping).fullmatch(found) for decimal in ".," for grouping in GROUPINGS)
 
 
 def without_unit(text: str, unit: str) -> str:
@@ -95,8 +115,10 @@ def number_form(decimal: str, grouping: str) -> str:
     mark = re.escape(decimal)
     plain = rf"((0|[1-9]\d*)({mark}\d*)?|{mark}\d+)([eE][+-]?\d+)?"
     if not grouping:
-        return rf"[+-]?({plain})"
-    return rf"[+-]?({plain}|[1-9]\d{{0,2}}({GROUPINGS[grouping]}\d{{3}})+({mark}\d+)?)"
+        return rf"([+-]?{plain})"
+    # With a plus sign and spaces it is somebody's telephone.
+    sign = "[+-]?" if grouping != " " else "-?"
+    return rf"([+-]?{plain}|{sign}[1-9]\d{{0,2}}({GROUPINGS[grouping]}\d{{3}})+({mark}\d+)?)"
 
 
 @lru_cache(maxsize=32)
@@ -129,7 +151,7 @@ def named_month(text: str) -> str:
     month = _MONTH_OF.get(found[0].lower()) if found is not None else None
     if found is None or month is None:
         return text
-    return " ".join(re.sub(r"[.,]", " ", f"{text[: found.start()]} {month} {text[found.end() :]}").split())
+    return " ".join(re.sub(r"[.,/-]", " ", f"{text[: found.start()]} {month} {text[found.end() :]}").split())
 
 
 _PARTS = {
@@ -150,14 +172,16 @@ def date_form(date: str) -> str:
 
 
 _NUMERIC_DATE = re.compile(r"(\d{1,4})([/.\-])(\d{1,2})\2(\d{1,4})(?:([ T])\d{1,2}:\d{2}(:\d{2})?)?", re.ASCII)
-_NAMED_DATE = re.compile(r"(\d{1,2} )?[A-Z][a-z]+ (\d{1,2} )?\d{4}(?: \d{1,2}:\d{2}(:\d{2})?)?", re.ASCII)
+_NAMED_DATE = re.compile(r"(\d{1,2} )?[A-Z][a-z]+ (\d{1,2} )?(\d{4}|\d{2})(?: \d{1,2}:\d{2}(:\d{2})?)?", re.ASCII)
 
 
 def date_formats(text: str) -> tuple[str, ...]:
     """The formats, beside ISO 8601, that this date may have: two where day and month may be either way round."""
     if named := _NAMED_DATE.fullmatch(named_month(text)):
-        time = " %H:%M:%S" if named[3] else " %H:%M" if ":" in text else ""
-        return ((("%d %B %Y" if named[1] else "%B %d %Y") + time),) if bool(named[1]) != bool(named[2]) else ()
+        time = " %H:%M:%S" if named[4] else " %H:%M" if ":" in text else ""
+        day_and_month = "%d %B" if named[1] else "%B %d"
+        full = "%Y" if len(named[3]) == 4 else "%y"
+        return (f"{day_and_month} {full}{time}",) if bool(named[1]) != bool(named[2]) else ()
     found = _NUMERIC_DATE.fullmatch(text)
     if found is None:
         return ()
@@ -167,6 +191,10 @@ def date_formats(text: str) -> tuple[str, ...]:
     year = {4: "%Y", 2: "%y"}.get(len(found[4]))
     if year is None or len(found[1]) > 2:
         return ()
-    # With dots the day comes first wherever dates are written so.
-    orders = (("%d", "%m"),) if mark == "." else (("%d", "%m"), ("%m", "%d"))
-    return tuple(f"{first}{mark}{second}{mark}{year}{time}" for first, second in orders)
+    short = year == "%y"
+    if mark == ".":
+        # With dots the day comes first wherever dates are written so; numbers of versions have no zeros before them.
+        orders = [] if short and re.match(r"\d\d\.\d\d\.", text) is None else [("%d", "%m", year)]
+    else:
+        orders = [("%d", "%m", year), ("%m", "%d", year), *([("%y", "%m", "%d")] if short else [])]
+    return tuple(mark.join(order) + time for order in orders)

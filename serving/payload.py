@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import msgspec
 
-from parvada import schema
+from parvada import quotes, schema
 from parvada.columns import ColumnError, to_frame
 from parvada.delimited import delimiter_of
 from parvada.names import AmbiguousName, ColumnNames, header_names
+from parvada.texts import MISSING
 from serving import engines
 from serving.engines import Engine
 from serving.errors import BadInput, TooLarge
@@ -232,6 +233,8 @@ class CsvCodec(msgspec.Struct, frozen=True):
             header = header_names(next(filter(None, lines), []))
             meant = inputs_meant(header, version)
             rows = list(self._rows(lines, len(header)))
+            if '"' in text and any(field.reading and not field.reading.trim for field in version.signature.inputs):
+                rows = _as_quoted(text, delimiter, rows)
         except (csv.Error, UnicodeDecodeError) as error:
             raise BadInput(f"The body is not CSV in UTF-8: {error}") from error
         check_size(len(rows), len(header), self.max_values)
@@ -255,6 +258,19 @@ class CsvCodec(msgspec.Struct, frozen=True):
             if len(row) != width:
                 raise BadInput(f"row {number}: has {len(row)} values for {width} columns", row=number)
             yield row
+
+
+def _as_quoted(text: str, delimiter: str, rows: list[list[str]]) -> list[list[str]]:
+    """In columns of texts that the body quotes, where it does not quote everything, a cell without quotes is none of
+    them: `NA` is a missing value there, as at upload."""
+    written = [*quotes.records(text, delimiter)][1:]
+    if list(map(len, written)) != list(map(len, rows)):
+        return rows
+    for number in quotes.quoted_columns(written, delimiter):
+        for row, cells in zip(rows, written, strict=True):
+            if not cells[number].startswith('"'):
+                row[number] = "" if row[number].strip() in MISSING else row[number].strip()
+    return rows
 
 
 def encode_answer(served: Served, results: "Mapping[str, engines.Array]") -> bytes:

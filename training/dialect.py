@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from parvada import quotes
 from parvada.delimited import delimiter_of
 from parvada.names import folded, header_names
 from training.errors import BadData
@@ -18,6 +19,7 @@ from training.errors import BadData
 MAX_COLUMNS = 2_000
 """So that a dataset's description stays far below the 1 MiB of one log entry."""
 _MAX_CELL = 1 << 20
+_QUOTED_SAMPLE = 256 << 10
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 """Control characters other than white space, and halves of characters."""
 
@@ -183,6 +185,20 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def quoted_columns(path: Path, dialect: Dialect) -> frozenset[str]:
+    """The columns of texts, as far as the quotes at the beginning of the file tell (see `parvada.quotes`)."""
+    with path.open("rb") as file:
+        sample = file.read(_QUOTED_SAMPLE)
+        more = bool(file.read(1))
+    if b'"' not in sample:
+        return frozenset()
+    rows = list(quotes.records(sample.decode("utf-8-sig", "replace"), dialect.delimiter))
+    rows = rows[1 if dialect.header_lines else 0 : -1 if more else None]
+    if any(len(row) != len(dialect.header) for row in rows):
+        return frozenset()
+    return frozenset(dialect.header[number] for number in quotes.quoted_columns(rows, dialect.delimiter))
 
 
 def malformed(path: Path, dialect: Dialect) -> BadData | None:

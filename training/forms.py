@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from parvada import texts
+from parvada.columns import dates_of
 from parvada.schema import Reading
 
 Style = tuple[str, str]
@@ -15,15 +16,16 @@ STYLES: tuple[Style, ...] = (
 DIGITS = r"^[+-]?(0|[1-9]\d*)$"
 BOOLEAN = r"^(?i:true|false)$"
 _INFINITE = r"^[+-]?(?i:inf|infinity)$"
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
 _LONG = 19
 """Digits from which on an integer may not fit 64 bits."""
 
 
 def unit_of(text: str) -> str:
     """The percent or currency sign that a number carries, if that is what the text is."""
+    text = text.replace(texts.MINUS, "-")
     for unit in texts.UNITS:
-        rest = texts.without_unit(text.replace(texts.MINUS, "-"), unit)
+        rest = texts.without_unit(text, unit)
         if rest != text and rest[-1:].isdigit() and rest.lstrip("+-")[:1].isdigit():
             return unit
     return ""
@@ -89,8 +91,5 @@ def dates_that_are(values: pa.Array, date: str) -> pa.Array:
         fits = pc.match_substring_regex(named, f"^{texts.date_form(date)}$")
     if not pc.any(fits).as_py():
         return fits
-    import pandas as pd
-
-    asked: list[str] = named.filter(fits).to_pylist()
-    known = iter(pd.to_datetime(asked, format=date or "ISO8601", utc=True, errors="coerce").notna())
+    known = iter(dates_of(named.filter(fits).to_pylist(), date).notna())
     return pa.array([bool(next(known)) if fit else False for fit in fits.to_pylist()], pa.bool_())

@@ -7,6 +7,7 @@ from parvada.schema import Column, CvSpec, DatasetDetail, Scalar, Task
 from training.errors import BadData
 from training.folds import held_groups, held_rows
 from training.metrics import Spread
+from training.notes import NOT_A_VALUE
 from training.target import Learnable, resolve_target
 
 
@@ -30,7 +31,7 @@ def goal_of(column: Column, dataset: DatasetVersion, detail: DatasetDetail, fiel
     """The dataset's own target was judged when it was uploaded; another one is judged here, by the same rule."""
     rows = dataset.rows - column.missing
     own = column.name == dataset.target
-    found = Learnable(msgspec.convert(dataset.task, Task)) if own else _judged(column, rows, field)
+    found = Learnable(msgspec.convert(dataset.task, Task)) if own else _judged(column, rows, detail, field)
     notes = tuple(note.message for note in found.notes)
     if found.task == "regression":
         return Goal(column.name, found.task, rows, notes=notes)
@@ -38,7 +39,11 @@ def goal_of(column: Column, dataset: DatasetVersion, detail: DatasetDetail, fiel
     return Goal(column.name, found.task, rows, smallest, column.rarest, column.largest, notes)
 
 
-def _judged(column: Column, rows: int, field: str) -> Learnable:
+def _judged(column: Column, rows: int, detail: DatasetDetail, field: str) -> Learnable:
+    for note in detail.notes:
+        if (note.column, note.code) == (column.name, NOT_A_VALUE):  # of a feature that may be
+            message = f"{field}: {note.message}; a target must have none of these"
+            raise BadData("target_value", message, {"field": field, "value": column.name, "row": note.line})
     try:
         return resolve_target(column, rows)
     except BadData as error:

@@ -1,5 +1,6 @@
 """What the texts of a column are: narrows their type and form batch by batch, and says what it had to guess."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from parvada import texts
+from parvada.columns import dates_of
 from parvada.schema import ColumnType, Note, Reading
 from training.distinct import Distinct
 from training.forms import (
@@ -17,18 +19,26 @@ from training.forms import (
     Style,
     dates_that_are,
     fit_64_bits,
+    fit_number,
     has_fraction,
     matches,
     unit_of,
     without_unit,
 )
+from training.notes import NOT_A_VALUE
 
 TOLERATED = 0.05
 """Share of a feature's values that may be no numbers (or dates) where the others are: they count as missing."""
 MOST_TOKENS = 5
 """Different ones of them."""
+_LONGEST = 40
+"""Characters of such a text, and of a value in a note."""
+_NO_TOKEN = re.compile(r"[+-]?0\d+|\(.*\d.*\)|.*\d\s*-")
+"""Of texts that are no numbers: a zip code or account, and negative numbers of bookkeepers. They miss nothing."""
 _SAMPLE = 1_000
 """Distinct texts that tell prose from labels."""
+_FORMATS = 6
+"""Of dates, tried beside ISO 8601."""
 _TRIED = 100
 """Distinct texts among which the first date is looked for."""
 EVERYTHING = frozenset({"boolean", "integer", "number", "datetime"})
@@ -66,7 +76,7 @@ class _Candidate:
         """`odd`: distinct texts that do not fit, and how often each comes."""
         for text, count in zip(odd[:_TRIED].to_pylist(), counts[:_TRIED].to_pylist(), strict=True):
             self.misses[text] = self.misses.get(text, 0) + count
-            if len(self.misses) > MOST_TOKENS:
+            if len(self.misses) > MOST_TOKENS or len(text) > _LONGEST or _NO_TOKEN.fullmatch(text):
                 self.dead = True
                 return
 
@@ -97,9 +107,11 @@ class TypeGuess:
         self._tokens: dict[str, int] = {}
         self._places: dict[str, int] = {}
         self._unit: str | None = None
+        self._too_long = ""
         self._whole = {"boolean": _Candidate(), "integer": _Candidate(), "digits": _Candidate()}
         self._styles = {style: _Candidate() for style in STYLES}
         self._fractions: set[Style] = set()
+        self._groups: dict[Style, set[int]] = {style: set() for style in STYLES if style[1] in (" ", ".")}
         self._dates: dict[str, _Candidate] = {"": _Candidate()}
 
     # ------------------------------------------------------------ first pass
@@ -117,7 +129,7 @@ class TypeGuess:
         unique, counts = unique.filter(present), counts.filter(present)
         if len(unique):
             self._seen += pc.sum(counts).as_py()
-            if self._quoted and pc.any(pc.is_in(unique, value_set=_usual_missing())).as_py():
+            if self._quoted and not self._told_missing and pc.any(pc.is_in(unique, value_set=_usual_missing())).as_py():
                 self.reading = msgspec.structs.replace(self.reading, missing=())
             self._sample.update(unique)
             self._narrow(unique, counts, partial(self._note_places, values=values))
@@ -138,7 +150,7 @@ class TypeGuess:
 
     def _narrow_numbers(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
         if self._unit is None:
-            self._unit = unit_of(unique[0].as_py())
+            self._unit = next(filter(None, map(unit_of, unique[:_TRIED].to_pylist())), "")
         plain, carries = without_unit(unique, self._unit)
         if not self._whole["digits"].dead:
             digits = pc.match_substring_regex(plain, DIGITS)
@@ -154,18 +166,19 @@ class TypeGuess:
                 if style[1] and not pc.all(simple).as_py():
                     fits = pc.and_(carries, matches(plain, style))
                 judge(self._styles[style], fits)
+                if style in self._groups and len(self._groups[style]) < 2:
+                    marks = pc.count_substring_regex(plain.filter(fits), texts.GROUPINGS[style[1]])
+                    self._groups[style] |= set(pc.unique(marks).to_pylist())
                 if style not in self._fractions and has_fraction(plain, fits, decimal):
                     self._fractions.add(style)
 
     def _narrow_dates(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
         first = self._seen <= pc.count(unique).as_py() or len(self._dates) == 1
         if first and not any(not candidate.misses for candidate in self._dates.values() if self._rows):
-            for text in unique[:_TRIED].to_pylist():
-                formats = [date for date in texts.date_formats(text) if date != "%Y-%m-%d"]
-                if formats:
-                    # Those before the first date, in earlier batches, are few or the column is none of dates.
-                    self._dates |= {date: self._late() for date in formats if date not in self._dates}
-                    break
+            found = [date for text in unique[:_TRIED].to_pylist() for date in texts.date_formats(text)]
+            # Those before the first date, in earlier batches, are few or the column is none of dates.
+            new = [date for date in dict.fromkeys(found) if date not in self._dates]
+            self._dates |= {date: self._late() for date in new[:_FORMATS]}
         for date, candidate in self._dates.items():
             if not candidate.dead:
                 judge(candidate, dates_that_are(unique, date))
@@ -191,7 +204,7 @@ class TypeGuess:
         """The decimal mark that this column proves, with a text and its row that show it; empty if it may have either,
         or holds no numbers."""
         best = self._best_styles()
-        marks = {decimal for decimal, _ in best}
+        marks = {style[0] for style in STYLES if best and self._able(style)}
         if len(marks) != 1 or self._digits_only():
             return {}
         (mark,) = marks
@@ -208,14 +221,24 @@ class TypeGuess:
         """Those that the most values have, if these are numbers at all."""
         if not {"integer", "number"} & self._kinds:
             return []
-        able = {style: candidate.rows for style, candidate in self._styles.items() if self._tolerable(candidate)}
+        able = {style: candidate.rows for style, candidate in self._styles.items() if self._able(style)}
         return [style for style, rows in able.items() if rows == min(able.values())]
+
+    def _able(self, style: Style) -> bool:
+        return self._tolerable(self._styles[style]) and self._are_quantities(style)
+
+    def _are_quantities(self, style: Style) -> bool:
+        """Groups of three digits, as many of them in each value: a telephone, an address of a network."""
+        groups = self._groups.get(style, set())
+        return style in self._fractions or len(groups) != 1 or max(groups) < 2
 
     def _tolerable(self, candidate: _Candidate) -> bool:
         if candidate.dead or not self._seen:
             return False
         # A sign that not all numbers carry belongs to none.
-        return candidate.rows <= (0 if self._unit else TOLERATED * self._seen)
+        if self._unit and any(texts.is_number(text) for text in candidate.misses):
+            return False
+        return candidate.rows <= TOLERATED * self._seen
 
     # ------------------------------------------------------------ the plan
     def plan(self, order: Sequence[Style], wanted: ColumnType | None = None, date: str = "") -> Guess:
@@ -256,18 +279,54 @@ class TypeGuess:
     def _number(self, order: Sequence[Style]) -> tuple[ColumnPlan, _Candidate] | None:
         reading = self._number_reading(order)
         candidate = self._styles[reading.decimal, reading.grouping]
-        if "number" not in self._kinds or not self._tolerable(candidate):
+        if "number" not in self._kinds or not self._able((reading.decimal, reading.grouping)):
             return None
         digits, integer = self._whole["digits"], self._whole["integer"]
         if not reading.unit and not digits.dead and digits.rows == candidate.rows:
             if integer.rows == digits.rows and not integer.dead:
                 return ColumnPlan(self.name, "integer", reading), integer
             return None  # as floats, two of them might become one
-        whole = (reading.decimal, reading.grouping) not in self._fractions and reading.grouping
+        whole = (reading.decimal, reading.grouping) not in self._fractions and (reading.grouping or reading.unit)
+        if whole and not self._fits_64_bits(reading):
+            self._too_long = max(self._sample.values(), key=len)
+            return None
         return ColumnPlan(self.name, "integer" if whole else "number", reading), candidate
+
+    def _fits_64_bits(self, reading: Reading) -> bool:
+        sample = pa.array([text for text in self._sample.values() if text not in self._odd(reading)], pa.string())
+        return bool(pc.all(fit_number(sample, reading, whole=True), min_count=0).as_py())
+
+    def _odd(self, reading: Reading) -> Mapping[str, int]:
+        return self._styles[reading.decimal, reading.grouping].misses
+
+    def _beyond_64_bits(self) -> str:
+        """An integer that does not fit, in a column of integers; empty if there is none."""
+        digits, integer = self._whole["digits"], self._whole["integer"]
+        if self._too_long:
+            return self._too_long
+        if not {"integer", "number"} & self._kinds or self._unit or not self._tolerable(digits):
+            return ""
+        return next((text for text in integer.misses if text not in digits.misses), "")
+
+    def _nearly_a_number(self) -> _Candidate | None:
+        """The style that most values have, if these are at least half of them."""
+        if not {"integer", "number"} & self._kinds:
+            return None
+        able = [candidate for candidate in self._styles.values() if not candidate.dead and candidate.misses]
+        best = min(able, key=lambda candidate: candidate.rows, default=None)
+        return best if best is not None and best.rows * 2 <= self._seen else None
 
     def _number_reading(self, order: Sequence[Style]) -> Reading:
         best = self._best_styles()
+        if not best:
+            best = [style for style in order if self._able(style)]
+        elif not set(best) & set(order):  # the file has another decimal mark: what does not fit it is missing
+            best = sorted(
+                filter(self._able, order),
+                key=lambda style: self._styles[style].rows,
+            )[:1]
+        if best and self._digits_only() and len({decimal for decimal, _ in order}) > 1:
+            best = [STYLES[0]]
         decimal, grouping = next((style for style in order if style in best), order[0])
         return msgspec.structs.replace(
             self.reading, trim=True, decimal=decimal, grouping=grouping, unit=self._unit or ""
@@ -294,13 +353,16 @@ class TypeGuess:
             for date, candidate in self._dates.items()
             if not candidate.dead and candidate.rows <= limit and self._seen
         }
-        return [date for date, rows in able.items() if rows == min(able.values())]
+        best = [date for date, rows in able.items() if rows == min(able.values())]
+        return [""] if "" in best else best
 
     def labels(self) -> Guess:
         """The plan of a category, whatever the texts look like."""
         return Guess(ColumnPlan(self.name, "category", self.reading), self._token_notes())
 
     def _labels(self) -> ColumnPlan:
+        if self._beyond_64_bits():
+            return ColumnPlan(self.name, "category", msgspec.structs.replace(self.reading, mixed=True))
         return ColumnPlan(self.name, "text" if self._is_prose() else "category", self.reading)
 
     def _is_prose(self) -> bool:
@@ -315,7 +377,8 @@ class TypeGuess:
     def _note(self, code: str, message: str, value: str | None = None, count: int | None = None) -> Note:
         row = self._places.get(value) if value is not None else None
         told = f"column {self.name!r}: {message}"
-        return Note(code=code, message=told, column=self.name, line=row, value=value, count=count)
+        shown = None if value is None else _cut(value)
+        return Note(code=code, message=told, column=self.name, line=row, value=shown, count=count)
 
     def _token_notes(self) -> tuple[Note, ...]:
         if not self._tokens or self._told_missing:
@@ -331,7 +394,7 @@ class TypeGuess:
             shown = ", ".join(map(repr, candidate.misses))
             first = next(iter(candidate.misses))
             message = f"{shown} taken as missing, {_times(candidate.rows)}: the other values are {kind}"
-            yield self._note("not_a_value", message, first, candidate.rows)
+            yield self._note(NOT_A_VALUE, message, first, candidate.rows)
         if plan.reading.grouping:
             mark = plan.reading.grouping
             if value := self._shown(mark, plan.reading):
@@ -340,25 +403,41 @@ class TypeGuess:
         if plan.reading.unit:
             yield self._note("unit", f"numbers are read without the {plan.reading.unit!r} that all of them carry")
         if plan.reading.date:
-            yield self._note("date_format", f"dates are read as {plan.reading.date}")
+            value = next((text for text in self._sample.values() if text not in candidate.misses), "")
+            day = dates_of([value], plan.reading.date)[0]
+            message = f"dates are read as {plan.reading.date}: {value!r} is {day:%Y-%m-%d}"
+            yield self._note("date_format", message, value)
 
     def _shown(self, mark: str, reading: Reading) -> str:
         """A value with its digits grouped."""
-        variants = texts.SPACES if mark == " " else texts.APOSTROPHES if mark == "'" else mark
+        grouped = re.compile(rf"\d{texts.GROUPINGS[mark]}\d")
         fitting = (text for text in self._sample.values() if text not in (reading.missing or ()))
-        return next((text for text in fitting if any(each in text for each in variants)), "")
+        return next((text for text in fitting if grouped.search(texts.without_unit(text, reading.unit))), "")
 
     def _label_notes(self) -> Iterator[Note]:
-        digits = self._whole["digits"]
-        if {"integer", "number"} & self._kinds and not digits.dead and digits.rows <= TOLERATED * self._seen:
-            longest = max(self._sample.values(), key=len)
+        if longest := self._beyond_64_bits():
             message = f"integers of more than 64 bits, as {longest}, are kept as labels"
             yield self._note("long_integers", message, longest)
+        elif (number := self._nearly_a_number()) is not None:
+            first, rows = next(iter(number.misses)), number.rows
+            message = (
+                f"{_cut(first)!r} is no number, {_times(rows)} with its like: kept as labels; "
+                f"say types={self.name}:number and missing={_cut(first)} if it stands for a missing one"
+            )
+            yield self._note("kept_as_labels", message, first, rows)
+        if self._quoted and all(texts.is_number(text) for text in self._sample.values()):
+            yield self._note("quoted_numbers", f"numbers in quotes are texts; say types={self.name}:number if not")
         if len(best := self._best_dates()) > 1:
-            shown = next(iter(self._sample.values()))
+            form = re.compile(texts.date_form(best[0]))
+            fitting = (text for text in self._sample.values() if form.fullmatch(texts.named_month(text)))
+            shown = next(fitting, "")
             either = " or ".join(best)
             message = f"dates as {shown!r} may be {either}: kept as labels; say types={self.name}:datetime[{best[0]}]"
             yield self._note("date_order", message, shown)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _usual_missing() -> pa.Array:

@@ -50,8 +50,10 @@ class RowCount:
         if self._start < 0 or str(first) != str(self._start + self._rows):
             return False
         start = self._start + self._rows
-        wanted = pa.array(range(start, start + len(values)), pa.int64()).cast(values.type)
-        return bool(pc.all(pc.fill_null(pc.equal(values, wanted), False)).as_py())
+        wanted = pa.array(range(start, start + len(values)), pa.int64())
+        if pa.types.is_string(values.type):
+            return bool(pc.all(pc.fill_null(pc.equal(values, wanted.cast(pa.string())), False)).as_py())
+        return bool(pc.all(pc.fill_null(pc.equal(values.cast(pa.int64(), safe=False), wanted), False)).as_py())
 
     @property
     def counts(self) -> bool:

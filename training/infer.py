@@ -18,6 +18,14 @@ from training.roles import Roles, meant
 from training.sources import CsvSource, Source
 from training.upload import IngestOptions
 
+_KINDS: Mapping[str, frozenset[str]] = {
+    "integer": frozenset({"integer", "number"}),
+    "number": frozenset({"integer", "number"}),
+    "boolean": frozenset({"boolean"}),
+    "datetime": frozenset({"datetime"}),
+}
+"""What a column of texts may turn out to be, when its uploader says its type."""
+
 
 class Inferred(msgspec.Struct, frozen=True):
     """What the first pass found out. The line of a note is a row, counted from 0."""
@@ -34,7 +42,7 @@ def infer(source: Source, roles: Roles, options: IngestOptions) -> Inferred:
     """
     known = ColumnNames(source.names)
     asked = {meant(name, known, "types", BadRequest): kind for name, kind in parse_types(options.types).items()}
-    guesses = {name: _guess(source, name, len(roles.kept), options) for name in roles.kept}
+    guesses = {name: _guess(source, name, len(roles.kept), options, asked.get(name)) for name in roles.kept}
     counts = {name: RowCount(distinct=name in source.nameless) for name in roles.features if name not in asked}
     types = _first_pass(source, roles, guesses, counts)
     texts = {name: guess for name, guess in guesses.items() if pa.types.is_string(types[name])}
@@ -44,11 +52,11 @@ def infer(source: Source, roles: Roles, options: IngestOptions) -> Inferred:
     for name in roles.kept:
         wanted = asked.get(name)
         if name not in texts:
-            plans[name] = _plan_of_arrow(name, types[name], wanted)
+            plans[name] = _plan_of_arrow(name, types[name], wanted, options)
             continue
         found = texts[name].plan(order, wanted.type, wanted.date) if wanted else texts[name].plan(order)
         if found.odd and name in (roles.target, roles.weight, roles.group):
-            found = _strict(source, roles, texts[name], found)
+            found = _strict(source, roles, texts[name], found, options.task)
         plans[name] = found.plan
         notes += found.notes
     _check_roles(plans, roles)
@@ -108,18 +116,22 @@ def _without_row_numbers(found: Inferred, source: Source, counts: Mapping[str, R
     return Inferred(plans, found.roles.without(left_out), notes)
 
 
-def _guess(source: Source, name: str, columns: int, options: IngestOptions) -> TypeGuess:
+def _guess(source: Source, name: str, columns: int, options: IngestOptions, wanted: AskedType | None) -> TypeGuess:
     kinds, reading = source.texts(name)
+    kinds |= _KINDS.get(wanted.type, frozenset()) if wanted else frozenset()
     told = options.missing is not None
     if told:
         reading = msgspec.structs.replace(reading, missing=options.missing)
     return TypeGuess(name, columns, kinds, reading, told_missing=told, quoted=name in source.quoted)
 
 
-def _plan_of_arrow(name: str, arrow: pa.DataType, wanted: AskedType | None) -> ColumnPlan:
+def _plan_of_arrow(name: str, arrow: pa.DataType, wanted: AskedType | None, options: IngestOptions) -> ColumnPlan:
+    reading = TYPED_VALUE
+    if options.missing is not None:
+        reading = msgspec.structs.replace(reading, missing=options.missing)
     if wanted is None:
-        return ColumnPlan(name, profile.typed(name, arrow), TYPED_VALUE)
-    return ColumnPlan(name, *of_arrow(name, arrow, wanted, TYPED_VALUE))
+        return ColumnPlan(name, profile.typed(name, arrow), reading)
+    return ColumnPlan(name, *of_arrow(name, arrow, wanted, reading))
 
 
 def _number_styles(source: Source, texts: Mapping[str, TypeGuess], decimal: str) -> tuple[Sequence[Style], list[Note]]:
@@ -129,6 +141,9 @@ def _number_styles(source: Source, texts: Mapping[str, TypeGuess], decimal: str)
     Raises BadData: some columns prove a decimal point and others a decimal comma.
     """
     if decimal:
+        if not isinstance(source, CsvSource):
+            message = f"decimal is {decimal!r}: numbers of this file have none of their own; it is for text files"
+            raise BadRequest("invalid_decimal", message, {"field": "decimal", "value": decimal})
         if decimal not in (".", ","):
             message = f"decimal is {decimal!r}: it must be a point or a comma"
             raise BadRequest("invalid_decimal", message, {"field": "decimal", "value": decimal, "allowed": [".", ","]})
@@ -144,7 +159,11 @@ def _number_styles(source: Source, texts: Mapping[str, TypeGuess], decimal: str)
             f"line {source.line(row)}, column {name!r}: {value!r} has a decimal {'comma' if mark == ',' else 'point'}"
             for mark, (name, value, row) in sorted(proven.items())
         ]
-        raise BadData("mixed_decimals", f"{'; '.join(shown)}: in one file one of them can be meant", {"lines": shown})
+        message = (
+            f"{'; '.join(shown)}: in one file one of them can be meant. Say decimal=, or types=column:category "
+            "of what is no number"
+        )
+        raise BadData("mixed_decimals", message, {"lines": shown})
     if "," in proven:
         name, value, row = proven[","]
         message = f"numbers are read with a decimal comma, as {value!r} in column {name!r}"
@@ -157,14 +176,16 @@ def _number_styles(source: Source, texts: Mapping[str, TypeGuess], decimal: str)
     return STYLES, []
 
 
-def _strict(source: Source, roles: Roles, guess: TypeGuess, found: Guess) -> Guess:
+def _strict(source: Source, roles: Roles, guess: TypeGuess, found: Guess, task: str) -> Guess:
     """Of the target, a weight or a group no value may count as missing that is none."""
-    if guess.name == roles.group:
+    if guess.name == roles.group or (guess.name == roles.target and task not in ("", "regression")):
         return guess.labels()
     value, row = found.odd[0]
     line, what = source.line(row), "date" if found.plan.type == "datetime" else "number"
     role = "target" if guess.name == roles.target else "weight"
     message = f"line {line}, column {guess.name!r}: {value!r} is no {what}, as the other values of the {role} are"
+    if role == "target":
+        message += f" (say types={guess.name}:category if they are labels)"
     raise BadData(f"{role}_value", message, {"row": line, "column": guess.name, "value": value})
 
 

@@ -4,7 +4,7 @@ Two passes over the file, each with the memory of a few batches: the first finds
 converts, describes and writes. Runs in the workshop process.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from parvada.schema import Column, DatasetDetail, Note
 from training import profile
-from training.errors import BadData
+from training.errors import BadData, BadRequest
 from training.guess import ColumnPlan
 from training.index_columns import ENOUGH_ROWS
 from training.infer import Inferred, column_of, infer
@@ -28,6 +28,7 @@ from training.upload import IngestOptions, IngestResult, PartFile
 
 __all__ = ["IngestOptions", "IngestResult", "PartFile", "ingest"]
 
+MOST_MISSING, LONGEST_MISSING = 20, 40
 _MAX_DETAIL_BYTES = 256 << 10
 
 
@@ -39,6 +40,7 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
         BadData: the file or its target cannot be used; the message names line, column and value.
     """
     work = Path(options.out_dir)
+    _check_missing(options.missing or ())
     form = TextForm(options.separator, options.encoding, options.header, options.missing)
     source, kind = open_source(Path(path), options.format, work, options.max_bytes, options.room, form)
     found = infer(source, Roles.resolve(source, options), options)
@@ -71,6 +73,12 @@ def ingest(path: str, options: IngestOptions) -> IngestResult:
             roles.target,
         ),
     )
+
+
+def _check_missing(texts: Collection[str]) -> None:
+    if len(texts) > MOST_MISSING or any(len(text) > LONGEST_MISSING for text in texts):
+        message = f"missing: at most {MOST_MISSING} texts of {LONGEST_MISSING} characters can stand for a missing value"
+        raise BadRequest("invalid_missing", message, {"field": "missing", "value": [text[:50] for text in texts][:50]})
 
 
 class _Writing:

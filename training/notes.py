@@ -8,6 +8,8 @@ import msgspec
 from parvada.schema import Note
 
 MOST_OF_A_KIND = 20
+NOT_A_VALUE = "not_a_value"
+"""Code of the note on texts that count as missing because they do not fit the others."""
 ABOUT_FEATURES = ("row_numbers", "unique_per_row")
 """Codes of notes that say nothing of a target."""
 ABOUT_TARGETS = ("unique_target", "target_quantities")

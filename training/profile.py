@@ -75,28 +75,58 @@ def convert(values: pa.Array, plan: ColumnPlan) -> pa.Array:
         pa.ArrowInvalid, ValueError: a value does not fit.
     """
     to = ARROW_TYPES[plan.type]
+    if plan.type in ("integer", "number"):
+        numbers = _numbers(values, plan)
+        return _without_codes(numbers, plan)
     if pa.types.is_string(values.type):
         return _from_texts(values, plan).cast(to)
     if plan.type == "datetime" and pa.types.is_timestamp(values.type) and values.type.tz is None:
-        return values.cast(pa.timestamp("us"), safe=False).cast(to)
-    result = values.cast(to, safe=plan.type not in ("number", "datetime"))
-    if plan.type == "number":
-        result = pc.if_else(pc.is_nan(result), pa.scalar(None, to), result)
+        values = values.cast(pa.timestamp("us"), safe=False)
+    result = values.cast(to, safe=plan.type != "datetime")
+    if plan.type == "datetime" and not _are_of_our_years(result):
+        raise ValueError("a time is not in the years 1 to 9999")
     return result
 
 
+def _numbers(values: pa.Array, plan: ColumnPlan) -> pa.Array:
+    to = ARROW_TYPES[plan.type]
+    if pa.types.is_string(values.type):
+        values = plain_numbers(values, plan.reading)
+    result = values.cast(to, safe=plan.type == "integer" or pa.types.is_string(values.type))
+    return pc.if_else(pc.is_nan(result), pa.scalar(None, to), result) if plan.type == "number" else result
+
+
+def _are_of_our_years(times: pa.Array) -> bool:
+    ends = pc.min_max(times.cast(pa.int64()))
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    return low is None or (low >= _YEAR_1 and high <= _YEAR_9999)
+
+
 def _from_texts(values: pa.Array, plan: ColumnPlan) -> pa.Array:
-    # Neither of these two fails by itself of what it is not.
-    if plan.type in ("datetime", "boolean") and pc.any(misfits(values, plan)).as_py():
-        raise ValueError(f"not all values are of type {plan.type}")
     if plan.type == "datetime":
-        found = dates_of(values.to_pylist(), plan.reading.date)
-        # Through numpy: in its own process pyarrow does not know what an index is (`training.ingest_worker`).
-        return pa.array(found.tz_localize(None).as_unit("us").to_numpy())
+        return _times(values, plan)
     if plan.type == "boolean":
+        if pc.any(misfits(values, plan)).as_py():  # which does not fail by itself
+            raise ValueError("not all values are true or false")
         return pc.equal(pc.utf8_lower(values), "true")
-    if plan.type in ("integer", "number"):
-        return plain_numbers(values, plan.reading).cast(pa.int64() if plan.type == "integer" else pa.float64())
+    return values
+
+
+def _times(values: pa.Array, plan: ColumnPlan) -> pa.Array:
+    """Each different text is read once."""
+    coded = values.dictionary_encode()
+    found = dates_of(coded.dictionary.to_pylist(), plan.reading.date)
+    if found.isna().any():
+        raise ValueError("not all values are dates")
+    # Through numpy: in its own process pyarrow does not know what an index is (`training.ingest_worker`).
+    return pa.array(found.tz_localize(None).as_unit("us").to_numpy()).take(coded.indices)
+
+
+def _without_codes(values: pa.Array, plan: ColumnPlan) -> pa.Array:
+    """Numbers that stand for a missing value are one."""
+    if codes := texts.codes_of(plan.reading):
+        told = pc.is_in(values.cast(pa.float64(), safe=False), value_set=pa.array(sorted(codes), pa.float64()))
+        return pc.if_else(told, pa.scalar(None, values.type), values)
     return values
 
 
@@ -109,6 +139,10 @@ def misfits(values: pa.Array, plan: ColumnPlan) -> pa.Array:
         return pc.and_(pc.is_valid(values), pc.invert(known))
     found = dates_of(values.to_pylist(), plan.reading.date).isna()
     return pc.and_(pc.is_valid(values), pa.array(found.tolist(), pa.bool_()))
+
+
+_YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""Their first and last microsecond."""
 
 
 class Description:

@@ -22,7 +22,6 @@ from training.guess import EVERYTHING
 from training.index_columns import of_pandas
 from training.parquet import ParquetSource
 from training.parts import check_room
-from training.quotes import quoted_columns
 from training.text_form import AS_IT_LOOKS, TextForm, in_utf8
 
 FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
@@ -151,8 +150,7 @@ class CsvSource(Source):
         self.names = self._dialect.header
         self.nameless = self._dialect.nameless
         self.delimiter = self._dialect.delimiter
-        quoted = quoted_columns(path, self.delimiter, len(self.names), 1 if headed else 0)
-        self.quoted = frozenset(self.names[number] for number in quoted)
+        self.quoted = dialect.quoted_columns(path, self._dialect)
 
     def texts(self, name: str) -> tuple[frozenset[str], Reading]:
         # Neither JSON nor CSV has dates of its own: also where texts are quoted, dates are.

@@ -22,8 +22,12 @@ class TextForm(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raises BadRequest: a value that cannot be."""
-        if self.separator and (len(self.separator) > 1 or self.separator in '"\r\n'):
-            raise _invalid("separator", self.separator, "one character, and neither a quote nor the end of a line")
+        if self.separator and not (
+            len(self.separator) == 1 and self.separator.isascii() and self.separator not in '"\r\n'
+        ):
+            raise _invalid(
+                "separator", self.separator, "one ASCII character, and neither a quote nor the end of a line"
+            )
         if self.header not in ("", "first", "none"):
             raise _invalid("header", self.header, "first or none")
         if self.encoding and not _is_text_encoding(self.encoding):

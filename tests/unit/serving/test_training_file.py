@@ -21,7 +21,7 @@ from training.ingest import IngestOptions, ingest
 
 FILE = (
     '\ufeff\n\n;"si\n\u00a0ze";colour;id;w;kind\n'
-    "1;2.5;red;a-1;1;p\n2;3.5;blue;a-2;2;q\n3;;red;a-3;1;p\n4;5.5;blue;a-4;1;q\n5;6.5;green;a-5;3;p\n6;7.5;red;a-6;1;q\n"
+    "4;2.5;red;a-1;1;p\n2;3.5;blue;a-2;2;q\n9;;red;a-3;1;p\n2;5.5;blue;a-4;1;q\n5;6.5;green;a-5;3;p\n6;7.5;red;a-6;1;q\n"
 )
 IGNORING = msgspec.structs.replace(
     version_of(MIXED_INPUTS, task="binary", label="boolean", classes=[False, True]),
