@@ -75,7 +75,8 @@ def hang_up(
 
 
 def table(random: random.Random) -> bytes:
-    """A CSV of some hundred rows, one in five of some ten thousand (so that a transfer may be cut in its middle)."""
+    """A CSV of some hundred rows, one in five of some ten thousand (so that a transfer may be cut in its middle), just
+    as a node gives it back: texts in quotes, and nothing else."""
     rows = random.randrange(5_000, 20_000) if random.random() < 0.2 else random.randrange(50, 500)
     lines = (f'{random.randrange(1_000_000)},{random.randrange(1_000)},"{random.choice("abc")}"' for _ in range(rows))
-    return ("\n".join(['"serial","size","kind"', *lines]) + "\n").encode()
+    return ("\n".join(["serial,size,kind", *lines]) + "\n").encode()
