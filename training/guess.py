@@ -250,7 +250,7 @@ class TypeGuess:
             return Guess(ColumnPlan(self.name, "number", self.reading), self._token_notes())
         found = self._typed(order)
         if found is None:
-            return Guess(self._labels(), (*self._token_notes(), *self._label_notes()))
+            return Guess(self._labels(), (*self._token_notes(), *self._label_notes(order)))
         plan, candidate = found
         odd = tuple((text, self._places.get(text, 0)) for text in candidate.misses)
         if candidate.misses:
@@ -414,7 +414,13 @@ class TypeGuess:
         fitting = (text for text in self._sample.values() if text not in (reading.missing or ()))
         return next((text for text in fitting if grouped.search(texts.without_unit(text, reading.unit))), "")
 
-    def _label_notes(self) -> Iterator[Note]:
+    def _label_notes(self, order: Sequence[Style]) -> Iterator[Note]:
+        styles = self._best_styles()
+        if styles and not set(styles) & set(order):
+            shown, mark = next(iter(self._sample.values())), order[0][0]
+            message = f"numbers as {_cut(shown)!r} have another decimal mark than {mark!r}: kept as labels"
+            yield self._note("kept_as_labels", message, shown)
+            return
         if longest := self._beyond_64_bits():
             message = f"integers of more than 64 bits, as {longest}, are kept as labels"
             yield self._note("long_integers", message, longest)

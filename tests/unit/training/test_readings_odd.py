@@ -138,6 +138,12 @@ def test_one_typing_error_proves_no_decimal_mark(tmp_path: Path) -> None:
     assert [(note.code, note.value) for note in made.result.detail.notes] == [("not_a_value", "7,5")]
 
 
+def test_numbers_that_the_given_mark_does_not_fit_are_noted(tmp_path: Path) -> None:
+    made = upload(tmp_path, col([f"1.{row:03d},5" for row in range(60)], "\t"), decimal=".")
+    assert made.types["v"] == "category"
+    assert "have another decimal mark than '.': kept as labels" in made.result.detail.notes[0].message
+
+
 def test_numbers_of_a_column_without_a_mark_have_a_point(tmp_path: Path) -> None:
     made = upload(tmp_path, col(["1", "2", "3"], ";"))
     assert made.by_cells([{"v": "5.5"}])["v"].tolist() == [5.5]
