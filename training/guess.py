@@ -11,36 +11,15 @@ import pyarrow.compute as pc
 from parvada import texts
 from parvada.columns import dates_of
 from parvada.schema import ColumnType, Note, Reading
+from training.candidates import LONGEST, Candidate
+from training.date_guess import DateGuess
 from training.distinct import Distinct
-from training.forms import (
-    BOOLEAN,
-    DIGITS,
-    STYLES,
-    Style,
-    dates_that_are,
-    fit_64_bits,
-    fit_number,
-    has_fraction,
-    matches,
-    unit_of,
-    without_unit,
-)
+from training.forms import BOOLEAN, Style
 from training.notes import NOT_A_VALUE
+from training.number_guess import NumberGuess
 
-TOLERATED = 0.05
-"""Share of a feature's values that may be no numbers (or dates) where the others are: they count as missing."""
-MOST_TOKENS = 5
-"""Different ones of them."""
-_LONGEST = 40
-"""Characters of such a text, and of a value in a note."""
-_NO_TOKEN = re.compile(r"[+-]?0\d+|\(.*\d.*\)|.*\d\s*-")
-"""Of texts that are no numbers: a zip code or account, and negative numbers of bookkeepers. They miss nothing."""
 _SAMPLE = 1_000
 """Distinct texts that tell prose from labels."""
-_FORMATS = 6
-"""Of dates, tried beside ISO 8601."""
-_TRIED = 100
-"""Distinct texts among which the first date is looked for."""
 EVERYTHING = frozenset({"boolean", "integer", "number", "datetime"})
 
 
@@ -59,26 +38,6 @@ class Guess(msgspec.Struct, frozen=True):
     plan: ColumnPlan
     notes: tuple[Note, ...] = ()
     odd: tuple[tuple[str, int], ...] = ()
-
-
-class _Candidate:
-    """One form that the values may have, with those that do not."""
-
-    def __init__(self) -> None:
-        self.misses: dict[str, int] = {}
-        self.dead = False
-
-    @property
-    def rows(self) -> int:
-        return sum(self.misses.values())
-
-    def add(self, odd: pa.Array, counts: pa.Array) -> None:
-        """`odd`: distinct texts that do not fit, and how often each comes."""
-        for text, count in zip(odd[:_TRIED].to_pylist(), counts[:_TRIED].to_pylist(), strict=True):
-            self.misses[text] = self.misses.get(text, 0) + count
-            if len(self.misses) > MOST_TOKENS or len(text) > _LONGEST or _NO_TOKEN.fullmatch(text):
-                self.dead = True
-                return
 
 
 class TypeGuess:
@@ -106,13 +65,9 @@ class TypeGuess:
         self._sample = Distinct(columns, _SAMPLE)
         self._tokens: dict[str, int] = {}
         self._places: dict[str, int] = {}
-        self._unit: str | None = None
-        self._too_long = ""
-        self._whole = {"boolean": _Candidate(), "integer": _Candidate(), "digits": _Candidate()}
-        self._styles = {style: _Candidate() for style in STYLES}
-        self._fractions: set[Style] = set()
-        self._groups: dict[Style, set[int]] = {style: set() for style in STYLES if style[1] in (" ", ".")}
-        self._dates: dict[str, _Candidate] = {"": _Candidate()}
+        self._boolean = Candidate()
+        self.numbers = NumberGuess(self._sample)
+        self._dates = DateGuess()
 
     # ------------------------------------------------------------ first pass
     def update(self, values: pa.Array) -> None:
@@ -135,61 +90,20 @@ class TypeGuess:
             self._narrow(unique, counts, partial(self._note_places, values=values))
         self._rows += len(values)
 
-    def _narrow(self, unique: pa.Array, counts: pa.Array, note: Callable[[_Candidate], None]) -> None:
-        def judge(candidate: _Candidate, fits: pa.Array) -> None:
+    def _narrow(self, unique: pa.Array, counts: pa.Array, note: Callable[[Candidate], None]) -> None:
+        def judge(candidate: Candidate, fits: pa.Array) -> None:
             odd = pc.invert(fits)
             candidate.add(unique.filter(odd), counts.filter(odd))
             note(candidate)
 
-        if "boolean" in self._kinds and not self._whole["boolean"].dead:
-            judge(self._whole["boolean"], pc.match_substring_regex(unique, BOOLEAN))
+        if "boolean" in self._kinds and not self._boolean.dead:
+            judge(self._boolean, pc.match_substring_regex(unique, BOOLEAN))
         if {"integer", "number"} & self._kinds:
-            self._narrow_numbers(unique, judge)
+            self.numbers.update(unique, pc.sum(counts).as_py(), judge)
         if "datetime" in self._kinds:
-            self._narrow_dates(unique, judge)
+            self._dates.update(unique, pc.sum(counts).as_py(), judge)
 
-    def _narrow_numbers(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
-        if self._unit is None:
-            self._unit = next(filter(None, map(unit_of, unique[:_TRIED].to_pylist())), "")
-        plain, carries = without_unit(unique, self._unit)
-        if not self._whole["digits"].dead:
-            digits = pc.match_substring_regex(plain, DIGITS)
-            judge(self._whole["digits"], digits)
-            judge(self._whole["integer"], pc.and_(digits, fit_64_bits(plain, digits)))
-        for decimal in ".,":
-            styles = [style for style in STYLES if style[0] == decimal and not self._styles[style].dead]
-            if not styles:
-                continue
-            simple = pc.and_(carries, matches(plain, (decimal, "")))
-            for style in styles:
-                fits = simple
-                if style[1] and not pc.all(simple).as_py():
-                    fits = pc.and_(carries, matches(plain, style))
-                judge(self._styles[style], fits)
-                if style in self._groups and len(self._groups[style]) < 2:
-                    marks = pc.count_substring_regex(plain.filter(fits), texts.GROUPINGS[style[1]])
-                    self._groups[style] |= set(pc.unique(marks).to_pylist())
-                if style not in self._fractions and has_fraction(plain, fits, decimal):
-                    self._fractions.add(style)
-
-    def _narrow_dates(self, unique: pa.Array, judge: Callable[[_Candidate, pa.Array], None]) -> None:
-        first = self._seen <= pc.count(unique).as_py() or len(self._dates) == 1
-        if first and not any(not candidate.misses for candidate in self._dates.values() if self._rows):
-            found = [date for text in unique[:_TRIED].to_pylist() for date in texts.date_formats(text)]
-            # Those before the first date, in earlier batches, are few or the column is none of dates.
-            new = [date for date in dict.fromkeys(found) if date not in self._dates]
-            self._dates |= {date: self._late() for date in new[:_FORMATS]}
-        for date, candidate in self._dates.items():
-            if not candidate.dead:
-                judge(candidate, dates_that_are(unique, date))
-
-    def _late(self) -> _Candidate:
-        made = _Candidate()
-        made.misses = dict(self._dates[""].misses)
-        made.dead = self._dates[""].dead
-        return made
-
-    def _note_places(self, candidate: _Candidate, values: pa.Array) -> None:
+    def _note_places(self, candidate: Candidate, values: pa.Array) -> None:
         for text in candidate.misses:
             self._note_place(text, values)
 
@@ -203,42 +117,11 @@ class TypeGuess:
     def decimals(self) -> Mapping[str, tuple[str, int]]:
         """The decimal mark that this column proves, with a text and its row that show it; empty if it may have either,
         or holds no numbers."""
-        best = self._best_styles()
-        marks = {style[0] for style in STYLES if best and self._able(style)}
-        if len(marks) != 1 or self._digits_only():
+        found = self.numbers.decimal()
+        if found is None:
             return {}
-        (mark,) = marks
-        others = [candidate for (decimal, _), candidate in self._styles.items() if decimal != mark]
-        fitting = self._styles[best[0]].misses
-        shown = [text for candidate in others for text in candidate.misses if text not in fitting]
-        return {mark: (shown[0], self._places.get(shown[0], 0))} if shown else {}
-
-    def _digits_only(self) -> bool:
-        digits = self._whole["digits"]
-        return not digits.dead and digits.rows == min(candidate.rows for candidate in self._styles.values())
-
-    def _best_styles(self) -> Sequence[Style]:
-        """Those that the most values have, if these are numbers at all."""
-        if not {"integer", "number"} & self._kinds:
-            return []
-        able = {style: candidate.rows for style, candidate in self._styles.items() if self._able(style)}
-        return [style for style, rows in able.items() if rows == min(able.values())]
-
-    def _able(self, style: Style) -> bool:
-        return self._tolerable(self._styles[style]) and self._are_quantities(style)
-
-    def _are_quantities(self, style: Style) -> bool:
-        """Groups of three digits, as many of them in each value: a telephone, an address of a network."""
-        groups = self._groups.get(style, set())
-        return style in self._fractions or len(groups) != 1 or max(groups) < 2
-
-    def _tolerable(self, candidate: _Candidate) -> bool:
-        if candidate.dead or not self._seen:
-            return False
-        # A sign that not all numbers carry belongs to none.
-        if self._unit and any(texts.is_number(text) for text in candidate.misses):
-            return False
-        return candidate.rows <= TOLERATED * self._seen
+        mark, text = found
+        return {mark: (text, self._places.get(text, 0))}
 
     # ------------------------------------------------------------ the plan
     def plan(self, order: Sequence[Style], wanted: ColumnType | None = None, date: str = "") -> Guess:
@@ -261,107 +144,28 @@ class TypeGuess:
     def _wanted(self, wanted: ColumnType, order: Sequence[Style], date: str) -> ColumnPlan:
         reading = self.reading
         if wanted in ("integer", "number"):
-            reading = self._number_reading(order)
+            reading = self.numbers.reading(order, self.reading)
         elif wanted == "datetime":
-            reading = msgspec.structs.replace(reading, trim=True, date=date or self._date_of_column() or "")
+            reading = msgspec.structs.replace(reading, trim=True, date=date or self._dates.form() or "")
         elif wanted == "category":
             reading = msgspec.structs.replace(reading, mixed=True)
         return ColumnPlan(self.name, wanted, reading)
 
-    def _typed(self, order: Sequence[Style]) -> tuple[ColumnPlan, _Candidate] | None:
-        if "boolean" in self._kinds and not self._whole["boolean"].dead and not self._whole["boolean"].misses:
-            return ColumnPlan(self.name, "boolean", self.reading), self._whole["boolean"]
-        number, when = self._number(order), self._date()
-        if number is None or when is None:
-            return number or when
-        return number if number[1].rows <= when[1].rows else when
-
-    def _number(self, order: Sequence[Style]) -> tuple[ColumnPlan, _Candidate] | None:
-        reading = self._number_reading(order)
-        candidate = self._styles[reading.decimal, reading.grouping]
-        if "number" not in self._kinds or not self._able((reading.decimal, reading.grouping)):
-            return None
-        digits, integer = self._whole["digits"], self._whole["integer"]
-        if not reading.unit and not digits.dead and digits.rows == candidate.rows:
-            if integer.rows == digits.rows and not integer.dead:
-                return ColumnPlan(self.name, "integer", reading), integer
-            return None  # as floats, two of them might become one
-        whole = (reading.decimal, reading.grouping) not in self._fractions and (reading.grouping or reading.unit)
-        if whole and not self._fits_64_bits(reading):
-            self._too_long = max(self._sample.values(), key=len)
-            return None
-        return ColumnPlan(self.name, "integer" if whole else "number", reading), candidate
-
-    def _fits_64_bits(self, reading: Reading) -> bool:
-        sample = pa.array([text for text in self._sample.values() if text not in self._odd(reading)], pa.string())
-        return bool(pc.all(fit_number(sample, reading, whole=True), min_count=0).as_py())
-
-    def _odd(self, reading: Reading) -> Mapping[str, int]:
-        return self._styles[reading.decimal, reading.grouping].misses
-
-    def _beyond_64_bits(self) -> str:
-        """An integer that does not fit, in a column of integers; empty if there is none."""
-        digits, integer = self._whole["digits"], self._whole["integer"]
-        if self._too_long:
-            return self._too_long
-        if not {"integer", "number"} & self._kinds or self._unit or not self._tolerable(digits):
-            return ""
-        return next((text for text in integer.misses if text not in digits.misses), "")
-
-    def _nearly_a_number(self) -> _Candidate | None:
-        """The style that most values have, if these are at least half of them."""
-        if not {"integer", "number"} & self._kinds:
-            return None
-        able = [candidate for candidate in self._styles.values() if not candidate.dead and candidate.misses]
-        best = min(able, key=lambda candidate: candidate.rows, default=None)
-        return best if best is not None and best.rows * 2 <= self._seen else None
-
-    def _number_reading(self, order: Sequence[Style]) -> Reading:
-        best = self._best_styles()
-        if not best:
-            best = [style for style in order if self._able(style)]
-        elif not set(best) & set(order):  # the file has another decimal mark: what does not fit it is missing
-            best = sorted(
-                filter(self._able, order),
-                key=lambda style: self._styles[style].rows,
-            )[:1]
-        if best and self._digits_only() and len({decimal for decimal, _ in order}) > 1:
-            best = [STYLES[0]]
-        decimal, grouping = next((style for style in order if style in best), order[0])
-        return msgspec.structs.replace(
-            self.reading, trim=True, decimal=decimal, grouping=grouping, unit=self._unit or ""
-        )
-
-    def _date(self) -> tuple[ColumnPlan, _Candidate] | None:
-        date = self._date_of_column()
-        if date is None:
-            return None
-        reading = msgspec.structs.replace(self.reading, trim=True, date=date)
-        return ColumnPlan(self.name, "datetime", reading), self._dates[date]
-
-    def _date_of_column(self) -> str | None:
-        """The one format that the most values have; None if they are no dates, or may be either way round."""
-        best = self._best_dates()
-        return best[0] if len(best) == 1 else None
-
-    def _best_dates(self) -> Sequence[str]:
-        if "datetime" not in self._kinds:
-            return []
-        limit = TOLERATED * self._seen
-        able = {
-            date: candidate.rows
-            for date, candidate in self._dates.items()
-            if not candidate.dead and candidate.rows <= limit and self._seen
-        }
-        best = [date for date, rows in able.items() if rows == min(able.values())]
-        return [""] if "" in best else best
+    def _typed(self, order: Sequence[Style]) -> tuple[ColumnPlan, Candidate] | None:
+        if "boolean" in self._kinds and not self._boolean.dead and not self._boolean.misses:
+            return ColumnPlan(self.name, "boolean", self.reading), self._boolean
+        number, when = self.numbers.found(order, self.reading), self._dates.form()
+        if when is not None and (number is None or self._dates.forms[when].rows < number[2].rows):
+            reading = msgspec.structs.replace(self.reading, trim=True, date=when)
+            return ColumnPlan(self.name, "datetime", reading), self._dates.forms[when]
+        return None if number is None else (ColumnPlan(self.name, number[0], number[1]), number[2])
 
     def labels(self) -> Guess:
         """The plan of a category, whatever the texts look like."""
         return Guess(ColumnPlan(self.name, "category", self.reading), self._token_notes())
 
     def _labels(self) -> ColumnPlan:
-        if self._beyond_64_bits():
+        if self.numbers.beyond_64_bits():
             return ColumnPlan(self.name, "category", msgspec.structs.replace(self.reading, mixed=True))
         return ColumnPlan(self.name, "text" if self._is_prose() else "category", self.reading)
 
@@ -388,7 +192,7 @@ class TypeGuess:
         shown = ", ".join(map(repr, sorted(self._tokens)))
         return (self._note("missing_tokens", f"{shown} taken as missing, {_times(count)}", first, count),)
 
-    def _form_notes(self, plan: ColumnPlan, candidate: _Candidate) -> Iterator[Note]:
+    def _form_notes(self, plan: ColumnPlan, candidate: Candidate) -> Iterator[Note]:
         if candidate.misses:
             kind = "dates" if plan.type == "datetime" else "numbers"
             shown = ", ".join(map(repr, candidate.misses))
@@ -415,16 +219,16 @@ class TypeGuess:
         return next((text for text in fitting if grouped.search(texts.without_unit(text, reading.unit))), "")
 
     def _label_notes(self, order: Sequence[Style]) -> Iterator[Note]:
-        styles = self._best_styles()
+        styles = self.numbers.best()
         if styles and not set(styles) & set(order):
             shown, mark = next(iter(self._sample.values())), order[0][0]
             message = f"numbers as {_cut(shown)!r} have another decimal mark than {mark!r}: kept as labels"
             yield self._note("kept_as_labels", message, shown)
             return
-        if longest := self._beyond_64_bits():
+        if longest := self.numbers.beyond_64_bits():
             message = f"integers of more than 64 bits, as {longest}, are kept as labels"
             yield self._note("long_integers", message, longest)
-        elif (number := self._nearly_a_number()) is not None:
+        elif (number := self.numbers.nearly()) is not None:
             first, rows = next(iter(number.misses)), number.rows
             message = (
                 f"{_cut(first)!r} is no number, {_times(rows)} with its like: kept as labels; "
@@ -433,7 +237,7 @@ class TypeGuess:
             yield self._note("kept_as_labels", message, first, rows)
         if self._quoted and all(texts.is_number(text) for text in self._sample.values()):
             yield self._note("quoted_numbers", f"numbers in quotes are texts; say types={self.name}:number if not")
-        if len(best := self._best_dates()) > 1:
+        if len(best := self._dates.best()) > 1:
             form = re.compile(texts.date_form(best[0]))
             fitting = (text for text in self._sample.values() if form.fullmatch(texts.named_month(text)))
             shown = next(fitting, "")
@@ -443,7 +247,7 @@ class TypeGuess:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def _usual_missing() -> pa.Array:
