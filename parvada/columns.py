@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from parvada.schema import InputField, Reading
-from parvada.texts import TEXT, codes_of, named_month, number_of, string_of
+from parvada.texts import MISSING, TEXT, codes_of, named_month, number_of, string_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,6 +122,8 @@ def _of_cell(field: InputField, row: int, value: str | None) -> Any:
     if field.type not in ("integer", "number"):
         return string_of(value, reading)
     try:
+        if field.reading is None:  # of a model made before there was a rule
+            return None if (stripped := value.strip()) in MISSING else float(stripped)
         return number_of(value, reading)
     except ValueError:
         raise ColumnError(field.name, row, value, f"{value!r} is not a number") from None

@@ -94,3 +94,18 @@ def test_cells_of_a_csv_json_values_and_arrays_give_the_same(values: list[float 
     pd.testing.assert_frame_equal(as_json, to_frame({"n": cells}, fields, text=True))
     array = np.array([np.nan if value is None else value for value in values])
     pd.testing.assert_frame_equal(as_json, to_frame({"n": array}, fields))
+
+
+def test_a_model_made_before_the_rule_reads_as_it_did() -> None:
+    """Its fields have no reading: a CSV cell is trimmed, and NA missing; a JSON string is what it is."""
+    fields = [field("c", "category"), field("n", "number"), field("d", "datetime")]
+    cells = {"c": [" red ", "NA", "?"], "n": ["007", " 1.5 ", "NA"], "d": ["2024-01-01", "", "NA"]}
+    frame = to_frame(cells, fields, text=True)
+    assert frame["c"].tolist() == ["red", "", ""]
+    assert frame["n"].tolist()[:2] == [7.0, 1.5]
+    assert frame["n"].isna().tolist() == [False, False, True]
+    assert frame["d"].isna().tolist() == [False, True, True]
+    as_json = to_frame({"c": [" red ", "NA", None], "n": [7, 1.5, None], "d": ["2024-01-01", None, None]}, fields)
+    assert as_json["c"].tolist() == [" red ", "NA", ""]
+    with pytest.raises(ColumnError, match="'1,5' is not a number"):
+        to_frame({"n": ["1,5"]}, [field("n", "number")], text=True)
