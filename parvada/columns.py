@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from parvada.schema import InputField, Reading
-from parvada.texts import MISSING, TEXT, codes_of, named_month, number_of, string_of
+from parvada.texts import MISSING, TEXT, codes_of, is_dated, named_month, number_of, string_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,7 +236,11 @@ def dates_of(values: Values, date: str = "") -> "pd.DatetimeIndex":
         left = [i for i, unknown in enumerate(index.isna()) if unknown and texts[i] is not None]
         if not left:
             break
+        if form == "ISO8601":
+            left = [i for i in left if not isinstance(texts[i], str) or is_dated(texts[i])]
         written = [named_month(texts[i]) if "%B" in form else texts[i] for i in left]
+        if not left:
+            break
         found = pd.DatetimeIndex(pd.to_datetime(written, format=form, utc=True, errors="coerce")).as_unit("us")
         if len(left) == len(texts):
             index = found

@@ -3,11 +3,27 @@
 import csv
 import io
 import itertools
+import re
 from collections import Counter
 
 DELIMITERS = ",;\t|"
 SAMPLE_CHARACTERS = 1 << 16
 _SAMPLE_RECORDS = 50
+
+
+_TOLD = re.compile(r'\ufeff?"?sep=(.)"?(\r\n|\n|\r)')
+
+
+def told_delimiter(text: str) -> str | None:
+    """What Excel writes into the first line of some files, which is no data: `sep=;`."""
+    found = _TOLD.match(text)
+    return found[1] if found is not None else None
+
+
+def without_told(text: str) -> str:
+    """The text from the line behind that word on."""
+    found = _TOLD.match(text)
+    return text[found.end() :] if found is not None else text
 
 
 def delimiter_of(text: str) -> str | None:

@@ -53,15 +53,16 @@ def missing_of(reading: Reading) -> frozenset[str]:
 
 def codes_of(reading: Reading) -> frozenset[float]:
     """The numbers among the texts that stand for a missing value, as -999: they do so as numbers too."""
-    return frozenset() if reading.missing is None else _codes(reading.missing)
+    return _codes(reading) if reading.told and reading.missing else frozenset()
 
 
 @lru_cache(maxsize=256)
-def _codes(missing: tuple[str, ...]) -> frozenset[float]:
+def _codes(reading: Reading) -> frozenset[float]:
     found = set[float]()
-    for token in missing:
-        with contextlib.suppress(ValueError):
-            found.add(float(plain_number(token, TEXT)))
+    for token in reading.missing or ():
+        for form in (reading, TEXT):
+            with contextlib.suppress(ValueError):
+                found.add(float(plain_number(token, form)))
     return frozenset(found)
 
 
@@ -127,6 +128,16 @@ def _form(decimal: str, grouping: str) -> re.Pattern[str]:
 
 
 # ---------------------------------------------------------------- dates
+ISO_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
+"""A date or time of ISO 8601 in the forms that are in use."""
+_DATED = re.compile(r"\s*[+-]?\d{4}")
+
+
+def is_dated(text: str) -> bool:
+    """Whether the text begins with a year: `now` and its like mean another time whenever they are asked."""
+    return _DATED.match(text) is not None
+
+
 _MONTHS = {
     "January": "jan january januar janv janvier enero ene gennaio gen januari janeiro",
     "February": "feb february februar févr fevr février fevrier febrero febbraio februari fevereiro fev",

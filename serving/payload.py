@@ -14,7 +14,7 @@ import msgspec
 
 from parvada import quotes, schema
 from parvada.columns import ColumnError, to_frame
-from parvada.delimited import delimiter_of
+from parvada.delimited import delimiter_of, told_delimiter, without_told
 from parvada.names import AmbiguousName, ColumnNames, header_names
 from parvada.texts import MISSING
 from serving import engines
@@ -228,7 +228,8 @@ class CsvCodec(msgspec.Struct, frozen=True):
     def decode(self, body: bytes, version: VersionView) -> Request:
         try:
             text = body.decode("utf-8-sig")
-            delimiter = self.delimiter or delimiter_of(text) or ","
+            delimiter = self.delimiter or told_delimiter(text) or delimiter_of(text) or ","
+            text = without_told(text)
             lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
             header = header_names(next(filter(None, lines), []))
             meant = inputs_meant(header, version)

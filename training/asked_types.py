@@ -48,14 +48,14 @@ def _is_format(date: str) -> bool:
     moment = datetime(2024, 12, 31, tzinfo=UTC)
     try:
         return datetime.strptime(moment.strftime(date), date).replace(tzinfo=UTC).date() == moment.date()
-    except ValueError:
+    except (ValueError, re.error):
         return False
 
 
 def of_arrow(name: str, arrow: pa.DataType, asked: AskedType, reading: Reading) -> tuple[ColumnType, Reading]:
     """A column that came with the Arrow type `arrow`, as the type that is asked for. Raises BadRequest: it cannot."""
     types = pa.types
-    whole = types.is_integer(arrow) or types.is_boolean(arrow)
+    whole = types.is_integer(arrow) or types.is_boolean(arrow) or (types.is_decimal(arrow) and arrow.scale <= 0)
     number = types.is_integer(arrow) or types.is_floating(arrow) or types.is_decimal(arrow)
     time = types.is_date(arrow) or types.is_timestamp(arrow)
     able: Mapping[str, bool] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from parvada import quotes
-from parvada.delimited import delimiter_of
+from parvada.delimited import delimiter_of, told_delimiter
 from parvada.names import folded, header_names
 from training.errors import BadData
 
@@ -32,6 +32,8 @@ class Dialect(msgspec.Struct, frozen=True):
     bom: bool
     nameless: frozenset[str] = frozenset()
     """Columns whose cell of the header is blank."""
+    told: bool = False
+    """The first line is Excel's word on the delimiter: `sep=;`."""
 
 
 def sniff(path: Path, delimiter: str | None = None, *, headed: bool = True) -> Dialect:
@@ -45,16 +47,17 @@ def sniff(path: Path, delimiter: str | None = None, *, headed: bool = True) -> D
     sample = _decode_head(path, head)
     if not sample.strip():
         raise BadData("empty_file", "the file is empty: a header line and rows were expected")
-    found = delimiter or _delimiter(sample)
-    first, line_number = _first_record(path, found, headed=headed)
+    told = told_delimiter(sample)
+    found = delimiter or told or _delimiter(sample)
+    first, line_number = _first_record(path, found, headed=headed, told=told is not None)
     bom = head.startswith(b"\xef\xbb\xbf")
     if not headed:
         names = header_names([""] * len(first))
         check_names(names)
-        return Dialect(found, names, 0, bom)
+        return Dialect(found, names, int(told is not None), bom, told=told is not None)
     names = _checked_header(first)
     nameless = frozenset(name for name, cell in zip(names, first, strict=True) if not folded(cell))
-    return Dialect(found, names, line_number, bom, nameless)
+    return Dialect(found, names, line_number, bom, nameless, told is not None)
 
 
 def _read_head(path: Path) -> bytes:
@@ -123,12 +126,14 @@ def _delimiter(sample: str) -> str:
     return found
 
 
-def _first_record(path: Path, delimiter: str, *, headed: bool) -> tuple[list[str], int]:
+def _first_record(path: Path, delimiter: str, *, headed: bool, told: bool) -> tuple[list[str], int]:
     with path.open(encoding="utf-8-sig", newline="") as file:
+        if told:
+            file.readline()
         reader = csv.reader(_bounded(file), delimiter=delimiter)
         try:
             header = next(record for record in reader if record)
-            line_number = reader.line_num
+            line_number = reader.line_num + told
             if headed and not any(record for record in reader if record and any(cell.strip() for cell in record)):
                 raise BadData("header_only", "the file has a header and no rows")
         except StopIteration:
@@ -195,10 +200,15 @@ def quoted_columns(path: Path, dialect: Dialect) -> frozenset[str]:
     if b'"' not in sample:
         return frozenset()
     rows = list(quotes.records(sample.decode("utf-8-sig", "replace"), dialect.delimiter))
-    rows = rows[1 if dialect.header_lines else 0 : -1 if more else None]
+    rows = rows[_before_data(dialect) : -1 if more else None]
     if any(len(row) != len(dialect.header) for row in rows):
         return frozenset()
     return frozenset(dialect.header[number] for number in quotes.quoted_columns(rows, dialect.delimiter))
+
+
+def _before_data(dialect: Dialect) -> int:
+    """Records before the first row."""
+    return dialect.told + (dialect.header_lines > dialect.told)
 
 
 def malformed(path: Path, dialect: Dialect) -> BadData | None:
@@ -210,8 +220,8 @@ def malformed(path: Path, dialect: Dialect) -> BadData | None:
         reader = csv.reader(_bounded(file), delimiter=dialect.delimiter, strict=True)
         start = 1
         try:
-            for record in reader:
-                if record and len(record) != width:
+            for number, record in enumerate(reader):
+                if record and number >= dialect.told and len(record) != width:
                     return BadData(
                         "ragged_row",
                         f"line {start} has {len(record)} cells where the header has {width}",
@@ -227,7 +237,7 @@ def line_of(path: Path, dialect: Dialect, row: int) -> int:
     """The line on which data row `row` (counted from 0) starts."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(_bounded(file), delimiter=dialect.delimiter)
-        start, index = 1, -1 if dialect.header_lines else 0  # the header is record -1
+        start, index = 1, -_before_data(dialect)
         for record in reader:
             if record:
                 if index == row:

@@ -16,7 +16,7 @@ STYLES: tuple[Style, ...] = (
 DIGITS = r"^[+-]?(0|[1-9]\d*)$"
 BOOLEAN = r"^(?i:true|false)$"
 _INFINITE = r"^[+-]?(?i:inf|infinity)$"
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+_ISO = f"^{texts.ISO_DATE}$"
 _LONG = 19
 """Digits from which on an integer may not fit 64 bits."""
 

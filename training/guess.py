@@ -102,6 +102,7 @@ class TypeGuess:
             self.numbers.update(unique, pc.sum(counts).as_py(), judge)
         if "datetime" in self._kinds:
             self._dates.update(unique, pc.sum(counts).as_py(), judge)
+            self._dates.remember(unique, counts)
 
     def _note_places(self, candidate: Candidate, values: pa.Array) -> None:
         for text in candidate.misses:
@@ -138,8 +139,10 @@ class TypeGuess:
         odd = tuple((text, self._places.get(text, 0)) for text in candidate.misses)
         if candidate.misses:
             missing = (*sorted(texts.missing_of(self.reading)), *candidate.misses)
-            plan = msgspec.structs.replace(plan, reading=msgspec.structs.replace(plan.reading, missing=missing))
-        return Guess(plan, (*self._token_notes(), *self._form_notes(plan, candidate)), odd)
+            # What was told and is a number is one of the texts, too; as a number a misfit is not.
+            reading = msgspec.structs.replace(plan.reading, missing=missing, told=False)
+            plan = msgspec.structs.replace(plan, reading=reading)
+        return Guess(plan, (*self._token_notes(), *self._form_notes(plan, candidate, order)), odd)
 
     def _wanted(self, wanted: ColumnType, order: Sequence[Style], date: str) -> ColumnPlan:
         reading = self.reading
@@ -192,7 +195,7 @@ class TypeGuess:
         shown = ", ".join(map(repr, sorted(self._tokens)))
         return (self._note("missing_tokens", f"{shown} taken as missing, {_times(count)}", first, count),)
 
-    def _form_notes(self, plan: ColumnPlan, candidate: Candidate) -> Iterator[Note]:
+    def _form_notes(self, plan: ColumnPlan, candidate: Candidate, order: Sequence[Style]) -> Iterator[Note]:
         if candidate.misses:
             kind = "dates" if plan.type == "datetime" else "numbers"
             shown = ", ".join(map(repr, candidate.misses))
@@ -204,6 +207,11 @@ class TypeGuess:
             if value := self._shown(mark, plan.reading):
                 number = f"{texts.number_of(value, plan.reading):.15g}"
                 yield self._note("grouped_digits", f"{value!r} is read as {number}: {mark!r} groups digits", value)
+        if plan.type == "number" and (other := self.numbers.other_way(plan.reading, order)) is not None:
+            value = self.numbers.marked(plan.reading)
+            number = f"{texts.number_of(value, plan.reading):.15g}"
+            message = f"{value!r} is read as {number}; it may be {other:.15g}: say decimal="
+            yield self._note("decimal_guessed", message, value)
         if plan.reading.unit:
             yield self._note("unit", f"numbers are read without the {plan.reading.unit!r} that all of them carry")
         if plan.reading.date:

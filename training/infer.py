@@ -98,7 +98,7 @@ def _index_note(name: str) -> Note:
 
 def _without_row_numbers(found: Inferred, source: Source, counts: Mapping[str, RowCount]) -> Inferred:
     """A column without a name that only says which row it is is no feature; one with a name may be one."""
-    numbering = [name for name, count in counts.items() if count.counts and found.plans[name].type == "integer"]
+    numbering = [name for name, count in counts.items() if count.counts]
     nameless = set(source.nameless).intersection(numbering)
     nameless |= {n for n, count in counts.items() if count.all_differ and found.plans[n].type == "integer"}
     if nameless >= set(found.roles.features):
@@ -121,14 +121,14 @@ def _guess(source: Source, name: str, columns: int, options: IngestOptions, want
     kinds |= _KINDS.get(wanted.type, frozenset()) if wanted else frozenset()
     told = options.missing is not None
     if told:
-        reading = msgspec.structs.replace(reading, missing=options.missing)
+        reading = msgspec.structs.replace(reading, missing=options.missing, told=True)
     return TypeGuess(name, columns, kinds, reading, told_missing=told, quoted=name in source.quoted)
 
 
 def _plan_of_arrow(name: str, arrow: pa.DataType, wanted: AskedType | None, options: IngestOptions) -> ColumnPlan:
     reading = TYPED_VALUE
     if options.missing is not None:
-        reading = msgspec.structs.replace(reading, missing=options.missing)
+        reading = msgspec.structs.replace(reading, missing=options.missing, told=True)
     if wanted is None:
         return ColumnPlan(name, profile.typed(name, arrow), reading)
     return ColumnPlan(name, *of_arrow(name, arrow, wanted, reading))
@@ -193,4 +193,9 @@ def column_of(batch: pa.RecordBatch, name: str) -> pa.Array:
     index = batch.schema.get_field_index(name)
     if index < 0:
         return pa.nulls(batch.num_rows, pa.string())
-    return profile.as_texts(batch.column(index))
+    values = profile.as_texts(batch.column(index))
+    try:
+        values.validate(full=True)  # of typed files, whose bytes nobody has looked at yet
+    except pa.ArrowInvalid as error:
+        raise BadData("encoding", f"column {name!r} holds texts that are not UTF-8", {"column": name}) from error
+    return values

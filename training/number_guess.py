@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from parvada import texts
 from parvada.schema import ColumnType, Reading
-from training.candidates import TOLERATED, TRIED, Candidate, Judge
+from training.candidates import MOST_TOKENS, TOLERATED, TRIED, Candidate, Judge
 from training.distinct import Distinct
 from training.forms import DIGITS, STYLES, Style, fit_64_bits, fit_number, has_fraction, matches, unit_of, without_unit
 
@@ -20,7 +20,9 @@ class NumberGuess:
         """`sample`: texts of the column, filled by the caller."""
         self._sample = sample
         self._seen = 0
-        self.unit: str | None = None
+        self.unit = ""
+        self._bare = Candidate()
+        """What it misses are numbers: those that came before the first sign of percent or currency."""
         self._too_long = ""
         self._whole = {"integer": Candidate(), "digits": Candidate()}
         self.styles = {style: Candidate() for style in STYLES}
@@ -30,9 +32,13 @@ class NumberGuess:
     def update(self, unique: pa.Array, rows: int, judge: Judge) -> None:
         """`unique`: the distinct texts of `rows` rows."""
         self._seen += rows
-        if self.unit is None:
+        if not self.unit:
             self.unit = next(filter(None, map(unit_of, unique[:TRIED].to_pylist())), "")
+            if self.unit:
+                self._without_it()
         plain, carries = without_unit(unique, self.unit)
+        if not self.unit and not self._bare.dead:
+            judge(self._bare, pc.invert(pc.or_(matches(plain, (".", "")), matches(plain, (",", "")))))
         if not self._whole["digits"].dead:
             digits = pc.match_substring_regex(plain, DIGITS)
             judge(self._whole["digits"], digits)
@@ -64,6 +70,25 @@ class NumberGuess:
         fitting = self.styles[best[0]].misses
         shown = [text for candidate in others for text in candidate.misses if text not in fitting]
         return (mark, shown[0]) if shown else None
+
+    def other_way(self, reading: Reading, order: Sequence[Style]) -> float | None:
+        """What a text with the reading's decimal mark would be if the mark grouped digits; None if it cannot."""
+        text = self.marked(reading)
+        other = next((style for style in self.best() if style in order and style[1] == reading.decimal), None)
+        if reading.grouping or not text or other is None:
+            return None
+        return texts.number_of(text, msgspec.structs.replace(reading, decimal=other[0], grouping=other[1]))
+
+    def marked(self, reading: Reading) -> str:
+        """A text with the decimal mark."""
+        misses = self.styles[reading.decimal, reading.grouping].misses
+        return next((t for t in self._sample.values() if reading.decimal in t and t not in misses), "")
+
+    def _without_it(self) -> None:
+        """The numbers of earlier batches carried no sign, and so do not fit."""
+        for candidate in (*self.styles.values(), *self._whole.values()):
+            candidate.misses |= self._bare.misses
+            candidate.dead = candidate.dead or self._bare.dead or len(candidate.misses) > MOST_TOKENS
 
     def digits_only(self) -> bool:
         digits = self._whole["digits"]
@@ -142,4 +167,4 @@ class NumberGuess:
         if best and self.digits_only() and len({decimal for decimal, _ in order}) > 1:
             best = [STYLES[0]]
         decimal, grouping = next((style for style in order if style in best), order[0])
-        return msgspec.structs.replace(base, trim=True, decimal=decimal, grouping=grouping, unit=self.unit or "")
+        return msgspec.structs.replace(base, trim=True, decimal=decimal, grouping=grouping, unit=self.unit)

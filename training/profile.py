@@ -53,7 +53,7 @@ def typed(name: str, arrow: pa.DataType) -> ColumnType:
     types = pa.types
     if types.is_string(arrow):
         return "category"
-    if types.is_integer(arrow):
+    if types.is_integer(arrow) or (types.is_decimal(arrow) and arrow.scale <= 0):
         return "integer"
     if types.is_floating(arrow) or types.is_decimal(arrow):
         return "number"

@@ -254,7 +254,7 @@ class JsonSource(Source):
             return
         try:
             raws = msgspec.json.decode(self._path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadData("not_a_table", f"this is not a JSON array of objects: {first_line(error)}") from error
         for number, raw in enumerate(raws, 1):
             yield number, self._object(raw, number)
@@ -262,7 +262,7 @@ class JsonSource(Source):
     def _object(self, raw: msgspec.Raw, number: int) -> dict[str, Any]:
         try:
             return msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             where = f"{'line' if self._lines else 'record'} {number}"
             raise BadData("not_a_table", f"{where} is not a JSON object: {error}", {"row": number}) from error
 

@@ -45,7 +45,7 @@ class Uploaded(msgspec.Struct, frozen=True):
         return VersionView(1, "0" * 64, 1, "multiclass", "Dummy", "sklearn", signature)
 
     # ---- the features of a request
-    def by_csv(self, text: str, delimiter: str = ",") -> pd.DataFrame:
+    def by_csv(self, text: str, delimiter: str | None = ",") -> pd.DataFrame:
         return self._asked(CsvCodec(MOST, delimiter), text.encode())
 
     def by_cells(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,107 @@ def test_the_note_on_groups_shows_groups(tmp_path: Path) -> None:
 def test_the_note_on_an_open_order_shows_a_date(tmp_path: Path) -> None:
     made = upload(tmp_path, col(["-", *(f"0{1 + row % 9}/02/2024" for row in range(59))]))
     assert "dates as '01/02/2024' may be" in made.result.detail.notes[0].message
+
+
+# ---------------------------------------------------------------- found in a second round
+def test_a_misfit_takes_no_number_of_the_column_with_it(tmp_path: Path) -> None:
+    made = upload(tmp_path, col([*(f"{row},5" for row in range(57)), "0,0", "7,5", "7.5"], ";"))
+    assert features(made)[-3:] == [0.0, 7.5, None]
+    assert made.by_rows([{"v": 0}, {"v": 7.5}])["v"].tolist() == [0.0, 7.5]
+    assert made.by_cells([{"v": "7,5"}])["v"].tolist() == [7.5]
+
+
+def test_a_code_for_missing_has_the_form_of_its_column(tmp_path: Path) -> None:
+    made = upload(tmp_path, col(["-999,0", "1,5", "2,5"], ";"), missing=["-999,0"])
+    assert made.by_rows([{"v": -999}])["v"].isna().all()
+    assert features(made)[:3] == [None, 1.5, 2.5]
+
+
+def test_a_mark_that_may_be_either_is_noted(tmp_path: Path) -> None:
+    made = upload(tmp_path, col(["950", "1.234", "12.500"], ";"))
+    assert [note.code for note in made.result.detail.notes] == ["decimal_guessed"]
+    assert "'1.234' is read as 1.234; it may be 1234: say decimal=" in made.result.detail.notes[0].message
+    assert codes(upload(tmp_path, col(["950", "1.23", "12.500"], ";"))) == []
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", "sep=;\r\n", '"sep=;"\n'])
+def test_the_first_line_of_excel_is_no_header(tmp_path: Path, first: str) -> None:
+    text = first + col(["1,5", "2,5", "inf"], ";")
+    with pytest.raises(BadData, match="line 5, column 'v'"):
+        upload(tmp_path, text)
+    text = text.replace("inf", "3,5")
+    made = upload(tmp_path, text)
+    assert made.types == {"v": "number", "y": "category"}
+    assert made.by_csv(text.replace(";y", "").replace(";p", "").replace(";q", ""), None)["v"][0] == 1.5
+    with pytest.raises(BadData, match="line 63 has 3 cells"):
+        upload(tmp_path, text + "1;2;3\n")
+
+
+def test_decimals_without_a_fraction_are_integers(tmp_path: Path) -> None:
+    ids = [1234567890123456789, 1234567890123456790]
+    values = pa.array([Decimal(ids[row % 2]) for row in range(60)], pa.decimal128(38, 0))
+    out = io.BytesIO()
+    pa_parquet.write_table(pa.table({"v": values, "y": pa.array(["p", "q"] * 30)}), out)
+    made = upload(tmp_path, out.getvalue(), target="v")
+    assert made.types["v"] == "integer"
+    assert set(made.data.y.tolist()) == set(ids)
+    assert upload(tmp_path, out.getvalue(), types=["v:category"]).types["v"] == "category"
+
+
+@pytest.mark.parametrize("value", ["now", "today", "monday"])
+def test_a_time_that_is_another_whenever_it_is_asked_is_none(tmp_path: Path, value: str) -> None:
+    made = upload(tmp_path, col(["2024-01-05", "2024-01-06"]))
+    for ask in (made.by_rows, made.by_cells, made.by_tensors):
+        with pytest.raises(BadInput, match="is not a date"):
+            ask([{"v": value}])
+
+
+@pytest.mark.parametrize("text", ['{"v":' + "[" * 200_000 + "]" * 200_000 + ',"y":1}', "[" * 200_000])
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadData):
+        upload(tmp_path, text + "\n")
+
+
+def test_texts_of_parquet_that_are_no_texts_are_refused(tmp_path: Path) -> None:
+    offsets = pa.array([0, 1, 2, 3, 4], pa.int32()).buffers()[1]
+    values = pa.StringArray.from_buffers(4, offsets, pa.py_buffer(b"\xffabc"))
+    out = io.BytesIO()
+    pa_parquet.write_table(pa.table({"v": values, "y": ["p", "q", "p", "q"]}), out)
+    with pytest.raises(BadData, match="column 'v' holds texts that are not UTF-8"):
+        upload(tmp_path, out.getvalue())
+
+
+def test_a_format_of_dates_that_repeats_itself_is_none(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="no format of dates"):
+        upload(tmp_path, col(["1", "2"]), types=["v:datetime[%d/%d/%Y %m]"])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_the_row_names_of_r_are_left_out(tmp_path: Path, delimiter: str) -> None:
+    rows = [f'"{row + 1}","{("DE", "FR")[row % 2]}",{row % 7},"{"pq"[row % 2]}"\n' for row in range(60)]
+    text = '"","v","n","y"\n' + "".join(rows)
+    made = upload(tmp_path, text.replace(",", delimiter))
+    assert made.types == {"v": "category", "n": "integer", "y": "category"}
+    assert codes(made) == ["index_left_out"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["-"] * 1450 + [f"${row % 500}.50" for row in range(28_550)],
+        ["n.a."] * 1450 + ["5.5%", "7%"] * 14_275,
+        ["0"] * 1450 + [f"${row % 500}.50" for row in range(28_550)],
+        ["2024-01-05"] * 1450 + [f"{1 + row % 28:02d}/12/2024" for row in range(28_550)],
+        ["1 May 2024"] * 1450 + [f"{1 + row % 28:02d}/12/2024" for row in range(28_550)],
+    ],
+)
+def test_it_does_not_matter_in_which_batches_a_file_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str]
+) -> None:
+    text = "v\ty\n" + "".join(f"{value}\t{'pq'[row % 2]}\n" for row, value in enumerate(values))
+    whole = upload(tmp_path, text)
+    monkeypatch.setattr("training.sources.BLOCK_BYTES", 4_096)
+    small = upload(tmp_path, text)
+    assert small.types == whole.types
+    assert small.result.digest == whole.result.digest
+    assert [note.code for note in small.result.detail.notes] == [note.code for note in whole.result.detail.notes]
