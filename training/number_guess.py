@@ -75,7 +75,8 @@ class NumberGuess:
         """What a text with the reading's decimal mark would be if the mark grouped digits; None if it cannot."""
         text = self.marked(reading)
         other = next((style for style in self.best() if style in order and style[1] == reading.decimal), None)
-        if reading.grouping or not text or other is None:
+        # Only who separates cells by semicolons writes a decimal comma unasked: elsewhere a point is one.
+        if reading.grouping or not text or other is None or order[0][0] == ".":
             return None
         return texts.number_of(text, msgspec.structs.replace(reading, decimal=other[0], grouping=other[1]))
 
