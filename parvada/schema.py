@@ -148,8 +148,8 @@ class Reading(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """White space around the value means nothing."""
     missing: tuple[str, ...] | None = None
     """The texts that stand for a missing value, the empty one besides. None: those of `parvada.texts.MISSING`."""
-    told: bool = False
-    """The uploader said which these are: those that are numbers, as -999, stand for one as numbers too."""
+    told: tuple[str, ...] = ()
+    """Those of `missing` that the uploader named: what of them is a number, as -999, stands for one as a number too."""
     decimal: Literal[".", ","] = "."
     grouping: str = ""
     """What separates thousands: nothing, a comma, a dot, a space (of any width) or an apostrophe."""

@@ -53,13 +53,13 @@ def missing_of(reading: Reading) -> frozenset[str]:
 
 def codes_of(reading: Reading) -> frozenset[float]:
     """The numbers among the texts that stand for a missing value, as -999: they do so as numbers too."""
-    return _codes(reading) if reading.told and reading.missing else frozenset()
+    return _codes(reading) if reading.told else frozenset()
 
 
 @lru_cache(maxsize=256)
 def _codes(reading: Reading) -> frozenset[float]:
     found = set[float]()
-    for token in reading.missing or ():
+    for token in reading.told:
         for form in (reading, TEXT):
             with contextlib.suppress(ValueError):
                 found.add(float(plain_number(token, form)))

@@ -139,9 +139,7 @@ class TypeGuess:
         odd = tuple((text, self._places.get(text, 0)) for text in candidate.misses)
         if candidate.misses:
             missing = (*sorted(texts.missing_of(self.reading)), *candidate.misses)
-            # What was told and is a number is one of the texts, too; as a number a misfit is not.
-            reading = msgspec.structs.replace(plan.reading, missing=missing, told=False)
-            plan = msgspec.structs.replace(plan, reading=reading)
+            plan = msgspec.structs.replace(plan, reading=msgspec.structs.replace(plan.reading, missing=missing))
         return Guess(plan, (*self._token_notes(), *self._form_notes(plan, candidate, order)), odd)
 
     def _wanted(self, wanted: ColumnType, order: Sequence[Style], date: str) -> ColumnPlan:

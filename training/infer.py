@@ -119,16 +119,16 @@ def _without_row_numbers(found: Inferred, source: Source, counts: Mapping[str, R
 def _guess(source: Source, name: str, columns: int, options: IngestOptions, wanted: AskedType | None) -> TypeGuess:
     kinds, reading = source.texts(name)
     kinds |= _KINDS.get(wanted.type, frozenset()) if wanted else frozenset()
+    if options.missing is not None:
+        reading = msgspec.structs.replace(reading, missing=options.missing, told=options.missing)
     told = options.missing is not None
-    if told:
-        reading = msgspec.structs.replace(reading, missing=options.missing, told=True)
     return TypeGuess(name, columns, kinds, reading, told_missing=told, quoted=name in source.quoted)
 
 
 def _plan_of_arrow(name: str, arrow: pa.DataType, wanted: AskedType | None, options: IngestOptions) -> ColumnPlan:
     reading = TYPED_VALUE
     if options.missing is not None:
-        reading = msgspec.structs.replace(reading, missing=options.missing, told=True)
+        reading = msgspec.structs.replace(reading, missing=options.missing, told=options.missing)
     if wanted is None:
         return ColumnPlan(name, profile.typed(name, arrow), reading)
     return ColumnPlan(name, *of_arrow(name, arrow, wanted, reading))

@@ -235,6 +235,13 @@ def test_a_code_for_missing_has_the_form_of_its_column(tmp_path: Path) -> None:
     assert features(made)[:3] == [None, 1.5, 2.5]
 
 
+def test_a_code_for_missing_holds_beside_a_misfit(tmp_path: Path) -> None:
+    made = upload(tmp_path, col([*(str(row) for row in range(58)), "-999", "x"]), missing=["-999"])
+    assert features(made)[-2:] == [None, None]
+    assert made.by_rows([{"v": -999}])["v"].isna().all()
+    assert made.by_cells([{"v": "-999.0"}, {"v": "x"}])["v"].isna().all()
+
+
 def test_a_mark_that_may_be_either_is_noted(tmp_path: Path) -> None:
     made = upload(tmp_path, col(["950", "1.234", "12.500"], ";"))
     assert [note.code for note in made.result.detail.notes] == ["decimal_guessed"]
