@@ -46,6 +46,7 @@ UNITS: tuple[str, ...] = (
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)
 def missing_of(reading: Reading) -> frozenset[str]:
     """The texts, trimmed if the reading trims, that stand for a missing value."""
     return MISSING if reading.missing is None else frozenset({"", *reading.missing})

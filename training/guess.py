@@ -129,7 +129,9 @@ class TypeGuess:
         """`order`: the styles of numbers that this file may have, the likelier ones first. `wanted`, `date`: what the
         uploader says; what does not fit is then found by `profile.misfits`."""
         if wanted is not None:
-            return Guess(self._wanted(wanted, order, date), self._token_notes())
+            plan = self._wanted(wanted, order, date)
+            told = bool(date) or wanted not in ("integer", "number", "datetime") or not self._seen
+            return Guess(plan, (*self._token_notes(), *([] if told else self._form_notes(plan, Candidate(), order))))
         if not self._seen:
             return Guess(ColumnPlan(self.name, "number", self.reading), self._token_notes())
         found = self._typed(order)
@@ -201,10 +203,9 @@ class TypeGuess:
             message = f"{shown} taken as missing, {_times(candidate.rows)}: the other values are {kind}"
             yield self._note(NOT_A_VALUE, message, first, candidate.rows)
         if plan.reading.grouping:
-            mark = plan.reading.grouping
-            if value := self._shown(mark, plan.reading):
-                number = f"{texts.number_of(value, plan.reading):.15g}"
-                yield self._note("grouped_digits", f"{value!r} is read as {number}: {mark!r} groups digits", value)
+            mark, value = plan.reading.grouping, self.numbers.grouped(plan.reading)
+            number = f"{texts.number_of(value, plan.reading):.15g}"
+            yield self._note("grouped_digits", f"{value!r} is read as {number}: {mark!r} groups digits", value)
         if plan.type == "number" and (other := self.numbers.other_way(plan.reading, order)) is not None:
             value = self.numbers.marked(plan.reading)
             number = f"{texts.number_of(value, plan.reading):.15g}"
@@ -217,12 +218,6 @@ class TypeGuess:
             day = dates_of([value], plan.reading.date)[0]
             message = f"dates are read as {plan.reading.date}: {value!r} is {day:%Y-%m-%d}"
             yield self._note("date_format", message, value)
-
-    def _shown(self, mark: str, reading: Reading) -> str:
-        """A value with its digits grouped."""
-        grouped = re.compile(rf"\d{texts.GROUPINGS[mark]}\d")
-        fitting = (text for text in self._sample.values() if text not in (reading.missing or ()))
-        return next((text for text in fitting if grouped.search(texts.without_unit(text, reading.unit))), "")
 
     def _label_notes(self, order: Sequence[Style]) -> Iterator[Note]:
         styles = self.numbers.best()

@@ -80,6 +80,11 @@ class NumberGuess:
             return None
         return texts.number_of(text, msgspec.structs.replace(reading, decimal=other[0], grouping=other[1]))
 
+    def grouped(self, reading: Reading) -> str:
+        """A text with its digits grouped: one that is no number without that."""
+        misses = self.styles[reading.decimal, reading.grouping].misses
+        return next(text for text in self.styles[reading.decimal, ""].misses if text not in misses)
+
     def marked(self, reading: Reading) -> str:
         """A text with the decimal mark."""
         misses = self.styles[reading.decimal, reading.grouping].misses

@@ -330,3 +330,12 @@ def test_it_does_not_matter_in_which_batches_a_file_comes(
     assert small.types == whole.types
     assert small.result.digest == whole.result.digest
     assert [note.code for note in small.result.detail.notes] == [note.code for note in whole.result.detail.notes]
+
+
+@pytest.mark.parametrize("options", [{}, {"types": ["v:number"]}])
+def test_a_guess_about_few_of_many_numbers_is_noted(tmp_path: Path, options: dict[str, Any]) -> None:
+    rows = [f"{row}\t{'pq'[row % 2]}\n" for row in range(1, 2_000)]
+    made = upload(tmp_path, "v\ty\n" + "".join(rows) + "30,000\tp\n", **options)
+    notes = {note.code: note.value for note in made.result.detail.notes}
+    assert notes["grouped_digits"] == "30,000"
+    assert features(made)[-1] == 30_000
