@@ -131,7 +131,8 @@ def _of_cell(field: InputField, row: int, value: str | None) -> Any:
 
 def _of_json(reading: Reading, value: Any) -> Any:
     """A JSON value of a column of texts, read as a cell is. What is no text is for the converter to judge."""
-    if reading.mixed and isinstance(value, (bool, int, float)):
+    # Of a text file, who knows whether `true` was written True or TRUE: a boolean is refused there.
+    if reading.mixed and isinstance(value, (int, float)) and (reading.typed or not isinstance(value, bool)):
         value = json_text(value)
     return string_of(value, reading) if isinstance(value, str) else value
 

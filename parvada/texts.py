@@ -70,6 +70,8 @@ def _codes(reading: Reading) -> frozenset[float]:
 def string_of(text: str, reading: Reading) -> str | None:
     """The value that `text` is, None if it is missing."""
     found = text.strip() if reading.trim else text
+    if reading.typed and reading.mixed and reading.trim and found.lower() in ("true", "false"):
+        return found.lower()  # a boolean that was made a label is written as JSON writes it
     return None if found in missing_of(reading) else found
 
 

@@ -1,7 +1,7 @@
 """Forms that the texts of a column may have, each with what does not fit it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
@@ -35,6 +35,13 @@ class Candidate:
             if len(self.misses) > MOST_TOKENS or len(text) > LONGEST or _NO_TOKEN.fullmatch(text):
                 self.dead = True
                 return
+
+
+def nearly(candidates: Iterable[Candidate], seen: int) -> Candidate | None:
+    """Of those with misses, the one that the most of `seen` values fit, if these are at least half."""
+    able = [candidate for candidate in candidates if candidate.misses and not candidate.dead]
+    best = min(able, key=lambda candidate: candidate.rows, default=None)
+    return best if best is not None and best.rows * 2 <= seen else None
 
 
 Judge = Callable[[Candidate, pa.Array], None]

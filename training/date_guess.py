@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from parvada import texts
-from training.candidates import MOST_TOKENS, TOLERATED, TRIED, Candidate, Judge
+from training.candidates import MOST_TOKENS, TOLERATED, TRIED, Candidate, Judge, nearly
 from training.forms import dates_that_are
 
 _FORMATS = 6
@@ -39,7 +39,7 @@ class DateGuess:
     def _late(self) -> Candidate:
         """Of all that came in earlier batches nothing fits, or its form would be known."""
         made = Candidate()
-        made.misses = {text: self._earlier[text] for text in self._earlier}
+        made.misses = dict(self._earlier)
         made.dead = len(made.misses) > MOST_TOKENS
         return made
 
@@ -55,6 +55,10 @@ class DateGuess:
         """The one format that the most values have; None if they are no dates, or may be either way round."""
         best = self.best()
         return best[0] if len(best) == 1 else None
+
+    def nearly(self) -> Candidate | None:
+        """What half of the values or more are."""
+        return nearly(self.forms.values(), self._seen)
 
     def best(self) -> Sequence[str]:
         limit = TOLERATED * self._seen

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from parvada import texts
 from parvada.columns import dates_of
 from parvada.schema import ColumnType, Note, Reading
-from training.candidates import LONGEST, Candidate
+from training.candidates import LONGEST, TRIED, Candidate
 from training.date_guess import DateGuess
 from training.distinct import Distinct
 from training.forms import BOOLEAN, Style
@@ -20,6 +20,8 @@ from training.number_guess import NumberGuess
 
 _SAMPLE = 1_000
 """Distinct texts that tell prose from labels."""
+_BARE = "NA or its like"
+"""Of texts that the reader has made nulls already."""
 EVERYTHING = frozenset({"boolean", "integer", "number", "datetime"})
 
 
@@ -52,14 +54,17 @@ class TypeGuess:
         *,
         told_missing: bool = False,
         quoted: bool = False,
+        bare: bool = False,
     ) -> None:
         """`told_missing`: the uploader said what stands for a missing value; nothing of it is guessed. `quoted`: what
-        stood for one without quotes has gone, so that no text is one."""
+        stood for one without quotes is null, so that no text is one. `bare`: it is null in this column too, which has
+        no quotes."""
         self.name = name
         self._kinds = kinds
         self.reading = reading
         self._told_missing = told_missing
         self._quoted = quoted
+        self._bare = bare
         self._rows = 0
         self._seen = 0
         self._sample = Distinct(columns, _SAMPLE)
@@ -72,6 +77,9 @@ class TypeGuess:
     # ------------------------------------------------------------ first pass
     def update(self, values: pa.Array) -> None:
         """`values`: texts as the reading trims them; null where the file has nothing at all."""
+        if self._bare and values.null_count:
+            self._tokens[_BARE] = self._tokens.get(_BARE, 0) + values.null_count
+            self._places.setdefault(_BARE, self._rows + pc.index(pc.is_null(values), True).as_py())
         counted = pc.value_counts(values.drop_null())
         unique, counts = counted.field("values"), counted.field("counts")
         tokens = {""} if self._quoted else texts.missing_of(self.reading)
@@ -229,13 +237,12 @@ class TypeGuess:
         if longest := self.numbers.beyond_64_bits():
             message = f"integers of more than 64 bits, as {longest}, are kept as labels"
             yield self._note("long_integers", message, longest)
-        elif (number := self.numbers.nearly()) is not None:
-            first, rows = next(iter(number.misses)), number.rows
-            message = (
-                f"{_cut(first)!r} is no number, {_times(rows)} with its like: kept as labels; "
-                f"say types={self.name}:number and missing={_cut(first)} if it stands for a missing one"
-            )
-            yield self._note("kept_as_labels", message, first, rows)
+        elif (odd := self.numbers.nearly()) is not None:
+            yield self._kept_as_labels("number", next(iter(odd.misses)), odd.rows)
+        elif len(self._dates.best()) < 2 and (odd := self._dates.nearly()) is not None:
+            yield self._kept_as_labels("date", next(iter(odd.misses)), odd.rows)
+        elif first := self._first_among_numbers():
+            yield self._kept_as_labels("number", first, None)
         if self._quoted and all(texts.is_number(text) for text in self._sample.values()):
             yield self._note("quoted_numbers", f"numbers in quotes are texts; say types={self.name}:number if not")
         if len(best := self._dates.best()) > 1:
@@ -245,6 +252,23 @@ class TypeGuess:
             either = " or ".join(best)
             message = f"dates as {shown!r} may be {either}: kept as labels; say types={self.name}:datetime[{best[0]}]"
             yield self._note("date_order", message, shown)
+
+    def _kept_as_labels(self, what: str, first: str, rows: int | None) -> Note:
+        kind = "datetime" if what == "date" else what
+        how_often = f", {_times(rows)} with its like" if rows else ", as others are not"
+        message = (
+            f"{_cut(first)!r} is no {what}{how_often}: kept as labels; "
+            f"say types={self.name}:{kind} and missing={_cut(first)} if it stands for a missing one"
+        )
+        return self._note("kept_as_labels", message, first, rows)
+
+    def _first_among_numbers(self) -> str:
+        """The first text that is no number, where half or more of the first different ones are; else empty."""
+        if not {"integer", "number"} & self._kinds:
+            return ""
+        first = self._sample.values()[:TRIED]
+        odd = [text for text in first if not texts.is_number(text)]
+        return odd[0] if odd and len(odd) * 2 <= len(first) else ""
 
 
 def _cut(text: str) -> str:

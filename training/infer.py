@@ -122,7 +122,9 @@ def _guess(source: Source, name: str, columns: int, options: IngestOptions, want
     if options.missing is not None:
         reading = msgspec.structs.replace(reading, missing=options.missing, told=options.missing)
     told = options.missing is not None
-    return TypeGuess(name, columns, kinds, reading, told_missing=told, quoted=name in source.quoted)
+    return TypeGuess(
+        name, columns, kinds, reading, told_missing=told, quoted=name in source.quoted, bare=bool(source.quoted)
+    )
 
 
 def _plan_of_arrow(name: str, arrow: pa.DataType, wanted: AskedType | None, options: IngestOptions) -> ColumnPlan:

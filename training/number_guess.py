@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from parvada import texts
 from parvada.schema import ColumnType, Reading
-from training.candidates import MOST_TOKENS, TOLERATED, TRIED, Candidate, Judge
+from training.candidates import MOST_TOKENS, TOLERATED, TRIED, Candidate, Judge, nearly
 from training.distinct import Distinct
 from training.forms import DIGITS, STYLES, Style, fit_64_bits, fit_number, has_fraction, matches, unit_of, without_unit
 
@@ -155,10 +155,8 @@ class NumberGuess:
         return next((text for text in integer.misses if text not in digits.misses), "")
 
     def nearly(self) -> Candidate | None:
-        """The style that most values have, if these are at least half of them."""
-        able = [candidate for candidate in self.styles.values() if not candidate.dead and candidate.misses]
-        best = min(able, key=lambda candidate: candidate.rows, default=None)
-        return best if best is not None and best.rows * 2 <= self._seen else None
+        """What half of the values or more are."""
+        return nearly(self.styles.values(), self._seen)
 
     def reading(self, order: Sequence[Style], base: Reading) -> Reading:
         """`base` with the style of the numbers."""

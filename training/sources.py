@@ -175,7 +175,7 @@ class CsvSource(Source):
                         check_utf8=True,
                         # A quoted NA is a text, and one without quotes a missing value, where quotes say anything.
                         strings_can_be_null=bool(self.quoted),
-                        null_values=sorted(self._missing),
+                        null_values=sorted({*self._missing} - {""}),
                         quoted_strings_can_be_null=False,
                     ),
                 ) as reader,

@@ -339,3 +339,37 @@ def test_a_guess_about_few_of_many_numbers_is_noted(tmp_path: Path, options: dic
     notes = {note.code: note.value for note in made.result.detail.notes}
     assert notes["grouped_digits"] == "30,000"
     assert features(made)[-1] == 30_000
+
+
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [
+        (["2024-01-05", "2024-01-06", "soon"], "soon"),
+        ([*(str(row) for row in range(40)), *(f"word {row}" for row in range(20))], "word 0"),
+    ],
+)
+def test_labels_for_want_of_dates_or_of_many_numbers_are_noted(tmp_path: Path, values: list[str], first: str) -> None:
+    made = upload(tmp_path, col(values))
+    assert made.types["v"] == "category"
+    assert ("kept_as_labels", first) in [(note.code, note.value) for note in made.result.detail.notes]
+
+
+def test_bare_tokens_of_a_file_with_quotes_are_noted(tmp_path: Path) -> None:
+    rows = [f'"DE",{"NA" if row % 3 == 1 else row % 7},"{"pq"[row % 2]}"\n' for row in range(60)]
+    made = upload(tmp_path, '"v","n","y"\n' + "".join(rows))
+    assert [(note.code, note.column, note.line, note.count) for note in made.result.detail.notes] == [
+        ("missing_tokens", "n", 3, 20)
+    ]
+
+
+def test_booleans_that_are_made_labels(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"v": [True, False] * 30, "y": ["p", "q"] * 30})
+    out = io.BytesIO()
+    frame.to_parquet(out, index=False)
+    made = upload(tmp_path, out.getvalue(), types=["v:category"])
+    assert features(made)[:2] == ["true", "false"]
+    assert made.by_rows([{"v": True}])["v"].tolist() == made.by_cells([{"v": "True"}])["v"].tolist() == ["true"]
+    made = upload(tmp_path, frame.to_csv(index=False), types=["v:category"])
+    assert made.by_cells([{"v": "True"}])["v"].tolist() == [features(made)[0]] == ["True"]
+    with pytest.raises(BadInput, match="True is not a string"):
+        made.by_rows([{"v": True}])
