@@ -3,7 +3,7 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar
 
@@ -67,6 +67,27 @@ class AsyncSession(Session):
 
     async def _open(self, request: Request) -> "OpenStream":
         """An answer without end. Raises as `_call` if no node gives one."""
+
+        async def take(answer: aiohttp.ClientResponse, stack: AsyncExitStack, url: str) -> OpenStream:
+            return OpenStream(answer, stack.pop_all(), self._on_end(url))
+
+        return await self._taken(request, take)
+
+    async def _download(self, request: Request, to: Download) -> None:
+        """The whole body of an answer of any size. Raises as `_call` if no node gives all of it."""
+
+        async def take(answer: aiohttp.ClientResponse, stack: AsyncExitStack, url: str) -> None:
+            to.again()
+            async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+                await asyncio.to_thread(to.write, chunk)
+
+        await self._taken(request, take)
+
+    async def _taken(
+        self, request: Request, take: Callable[[aiohttp.ClientResponse, AsyncExitStack, str], Awaitable[T]]
+    ) -> T:
+        """What `take` makes of the first good answer, which is closed with the stack. A node that it loses is passed
+        over."""
         attempts = Attempts(self._route, self._patience, _now())
         while True:
             url, wait = attempts.next(_now())
@@ -75,31 +96,9 @@ class AsyncSession(Session):
                 async with AsyncExitStack() as stack:
                     answer = await stack.enter_async_context(self._send(url, request, "", self._silence(request)))
                     if answer.status == 200:
+                        taken = await take(answer, stack, url)
                         self._route.answered(url)
-                        return OpenStream(answer, stack.pop_all(), self._on_end(url))
-                    response = await _read(answer, url)
-            except LOST as exc:
-                attempts.failed(url, reason_of(exc), _now())
-                continue
-            if attempts.settled(response, _now()):
-                if not self._may_try_with_token(response):
-                    raise problem_of(response)
-                attempts.again()
-
-    async def _download(self, request: Request, to: Download) -> None:
-        """The whole body of an answer of any size. Raises as `_call` if no node gives all of it."""
-        attempts = Attempts(self._route, self._patience, _now())
-        while True:
-            url, wait = attempts.next(_now())
-            await asyncio.sleep(wait)
-            try:
-                async with self._send(url, request, "", self._silence(request)) as answer:
-                    if answer.status == 200:
-                        to.again()
-                        async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
-                            await asyncio.to_thread(to.write, chunk)
-                        self._route.answered(url)
-                        return
+                        return taken
                     response = await _read(answer, url)
             except LOST as exc:
                 attempts.failed(url, reason_of(exc), _now())

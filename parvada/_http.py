@@ -78,6 +78,26 @@ class SyncSession(Session):
 
     def _open(self, request: Request) -> "OpenStream":
         """An answer without end. Raises as `_call` if no node gives one."""
+        return self._taken(request, lambda link, answer, url: OpenStream(link, answer, self._on_end(url)))
+
+    def _download(self, request: Request, to: Download) -> None:
+        """The whole body of an answer of any size. Raises as `_call` if no node gives all of it."""
+
+        def take(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, url: str) -> None:
+            with contextlib.closing(connection):
+                to.again()
+                while chunk := answer.read(CHUNK_BYTES):
+                    to.write(chunk)
+                if answer.length:  # `read` says nothing of an end that comes before its time
+                    raise http.client.IncompleteRead(b"", answer.length)
+
+        self._taken(request, take)
+
+    def _taken(
+        self, request: Request, take: Callable[[http.client.HTTPConnection, http.client.HTTPResponse, str], T]
+    ) -> T:
+        """What `take` makes of the first good answer; the connection is its own from then on. A node that it loses is
+        passed over."""
         attempts = Attempts(self._route, self._patience, self._clock())
         while True:
             url, wait = attempts.next(self._clock())
@@ -86,40 +106,15 @@ class SyncSession(Session):
             try:
                 answer = self._send(connection, request, "", self._silence(request))
                 if answer.status == 200:
+                    taken = take(connection, answer, url)
                     self._route.answered(url)
-                    return OpenStream(connection, answer, self._on_end(url))
+                    return taken
                 response = _read(answer, url)
             except LOST as exc:
                 attempts.failed(url, reason_of(exc), self._clock())
                 connection.close()
                 continue
             connection.close()
-            if attempts.settled(response, self._clock()):
-                if not self._may_try_with_token(response):
-                    raise problem_of(response)
-                attempts.again()
-
-    def _download(self, request: Request, to: Download) -> None:
-        """The whole body of an answer of any size. Raises as `_call` if no node gives all of it."""
-        attempts = Attempts(self._route, self._patience, self._clock())
-        while True:
-            url, wait = attempts.next(self._clock())
-            self._sleep(wait)
-            with contextlib.closing(self._connect(url)) as connection:
-                try:
-                    answer = self._send(connection, request, "", self._silence(request))
-                    if answer.status == 200:
-                        to.again()
-                        while chunk := answer.read(CHUNK_BYTES):
-                            to.write(chunk)
-                        if answer.length:  # `read` says nothing of an end that comes before its time
-                            raise http.client.IncompleteRead(b"", answer.length)
-                        self._route.answered(url)
-                        return
-                    response = _read(answer, url)
-                except LOST as exc:
-                    attempts.failed(url, reason_of(exc), self._clock())
-                    continue
             if attempts.settled(response, self._clock()):
                 if not self._may_try_with_token(response):
                     raise problem_of(response)

@@ -231,25 +231,25 @@ def dates_of(values: Values, date: str = "") -> "pd.DatetimeIndex":
     if isinstance(values, np.ndarray):
         return _bounded(pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce")))
     texts: list[Any] = list(values)
-    index = pd.DatetimeIndex([pd.NaT] * len(texts), tz="UTC").as_unit("us")
-    # Each form is tried on what the one before left; the likeliest first.
-    for form in [date, "ISO8601"] if date else ["ISO8601"]:
-        left = [i for i, unknown in enumerate(index.isna()) if unknown and texts[i] is not None]
-        if not left:
-            break
-        if form == "ISO8601":
-            left = [i for i in left if not isinstance(texts[i], str) or is_dated(texts[i])]
-        written = [named_month(texts[i]) if "%B" in form else texts[i] for i in left]
-        if not left:
-            break
-        found = pd.DatetimeIndex(pd.to_datetime(written, format=form, utc=True, errors="coerce")).as_unit("us")
-        if len(left) == len(texts):
-            index = found
-        else:
-            series = pd.Series(index)
-            series.iloc[left] = found
-            index = pd.DatetimeIndex(series)
+    if not date:
+        return _bounded(_iso(texts))
+    index = _parsed(texts, date)
+    if "%B" in date and index.isna().any():
+        named = _parsed([None if text is None else named_month(text) for text in texts], date)
+        index = pd.DatetimeIndex(index.where(index.notna(), named))
+    if index.isna().any():
+        index = pd.DatetimeIndex(index.where(index.notna(), _iso(texts)))
     return _bounded(index)
+
+
+def _iso(texts: list[Any]) -> "pd.DatetimeIndex":
+    return _parsed([text if not isinstance(text, str) or is_dated(text) else None for text in texts], "ISO8601")
+
+
+def _parsed(texts: list[Any], date: str) -> "pd.DatetimeIndex":
+    import pandas as pd
+
+    return pd.DatetimeIndex(pd.to_datetime(texts, format=date, utc=True, errors="coerce")).as_unit("us")
 
 
 def _bounded(index: "pd.DatetimeIndex") -> "pd.DatetimeIndex":

@@ -288,6 +288,12 @@ def test_missing_texts_that_are_given_are_those(tmp_path: Path) -> None:
     assert column(upload(tmp_path, COUNTRIES, missing=[]).data.frame, "c")[:3] == ["NA", "DE", "FR"]
 
 
+def test_a_format_with_names_of_months_may_be_given_as_it_is_written(tmp_path: Path) -> None:
+    made = upload(tmp_path, table(["1. May 2024", "31. December 2023"], ";"), types=["v:datetime[%d. %B %Y]"])
+    assert column(made.data.frame, "v#month")[:2] == [5.0, 12.0]
+    assert column(made.by_cells([{"v": "31. December 2023"}]), "v#month") == [12.0]
+
+
 def test_a_decimal_mark_that_is_given_holds(tmp_path: Path) -> None:
     text = table(["1,234", "5,678"])
     assert column(upload(tmp_path, text, decimal=",").data.frame, "v")[0] == 1.234
