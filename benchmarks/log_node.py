@@ -14,12 +14,12 @@ from pathlib import Path
 
 import msgspec
 
+from consensus.log.raft import RaftConfig, RaftLog
 from consensus.messages import AddDatasetVersion, CreateToken, HeldBlob, JoinMember, RevokeToken
 from consensus.ports import LogError, PeerAddress
-from consensus.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, Digest, Json, Member, NodeId, Part, Role
 from node import interpreter
-from node.pki import Authority, Identity, NodeKey
+from node.identity.pki import Authority, Identity, NodeKey
 
 SECRET = b"thirty-two bytes for a benchmark"
 DETAIL_BYTES = 8192

@@ -4,38 +4,38 @@ import asyncio
 import os
 import signal
 
-from consensus.raft import RaftConfig, RaftLog
+from consensus.log.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, NodeId
 from discovery.peer import Peer
 from discovery.watcher import Watcher
 from node import config as configuration, interpreter, logs
-from node.blobs import BlobStore
-from node.children import Supervisor
+from node.blobs.room import MEGABYTE, Limits as BlobLimits
+from node.blobs.store import BlobStore
 from node.config import Config
-from node.dissolution import EXIT_AGAIN, Dissolution, carry_out
-from node.gate import NodeGate
-from node.greeter import Greeter
-from node.introduction import blank_peer, own_member
-from node.joining import ClusterRecord, Joiner, note_log, require_log
-from node.keyring import Keyring
-from node.leadership import Leadership
-from node.membership import Membership
+from node.identity.keyring import Keyring
+from node.identity.pki import NodeKey
+from node.identity.ring import RingStore
+from node.joining.dissolution import EXIT_AGAIN, Dissolution, carry_out
+from node.joining.gate import NodeGate
+from node.joining.introduction import blank_peer, own_member
+from node.joining.joining import ClusterRecord, Joiner, note_log, require_log
+from node.joining.promises import Promises
+from node.joining.registration import Registration, say_goodbye
+from node.joining.slot import Slot, claim
+from node.joining.sources import multicast, seeds
+from node.membership.leadership import Leadership
+from node.membership.manager import Membership
+from node.membership.removal import EXIT_REMOVED, Removal
+from node.membership.rotation import Rotator
+from node.membership.voters import Limits
 from node.net import own_address
-from node.peer_api import PeerApi
-from node.peer_table import PeerTable
-from node.peers import PeerClient
-from node.pki import NodeKey
-from node.promises import Promises
-from node.registration import Registration, say_goodbye
-from node.removal import EXIT_REMOVED, Removal
-from node.ring import RingStore
-from node.room import MEGABYTE, Limits as BlobLimits
-from node.rotation import Rotator
+from node.peering.client import PeerClient
+from node.peering.greeter import Greeter
+from node.peering.server import PeerApi
+from node.peering.table import PeerTable
+from node.processes.children import Supervisor
 from node.services import Foundation, Services
-from node.slot import Slot, claim
-from node.sources import multicast, seeds
 from node.tasks import Tasks
-from node.voters import Limits
 
 RENEW_CHECK_SECONDS = 60.0
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from consensus import recovery
+from consensus.log import recovery
+from consensus.log.recovery import Recovery
 from consensus.ports import LogError
-from consensus.recovery import Recovery
 from consensus.state import NodeId
 from node.files import fsync_folder, write_atomically
-from node.joining import RECOVERING, ClusterRecord, read_record
-from node.pki import NodeKey
-from node.slot import GenesisRecord, Slot, SlotError, claim
+from node.identity.pki import NodeKey
+from node.joining.joining import RECOVERING, ClusterRecord, read_record
+from node.joining.slot import GenesisRecord, Slot, SlotError, claim
 
 
 class RecoverError(Exception):

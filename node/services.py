@@ -17,32 +17,32 @@ import parvada
 from consensus.ports import Log
 from consensus.state import NodeId
 from node import logs
-from node.blobs import BlobStore
-from node.children import Child, Supervisor
+from node.blobs.distribute import Distributor
+from node.blobs.pace import Pace
+from node.blobs.replicator import Replicator
+from node.blobs.scrub import Scrubber
+from node.blobs.store import BlobStore
+from node.blobs.transfer import Transfer
 from node.config import Config
-from node.distribute import Distributor
-from node.engines import Engine, InlineEngine, RayEngine
-from node.epochs import EpochKeeper
+from node.epochs.keeper import EpochKeeper
+from node.epochs.runtimes import Engine, InlineEngine, RayEngine
 from node.http.app import make_app
 from node.http.context import Ports, Settings
-from node.joining import ClusterRecord
-from node.keyring import Keyring
-from node.leadership import Leadership
-from node.local_api import LocalApi, serve
-from node.membership import Membership
-from node.pace import Pace
-from node.peers import PeerClient
-from node.pki import Identity, RayCredentials
-from node.replicator import Replicator
-from node.rotation import Rotator
-from node.scrub import Scrubber
-from node.serving_view import ViewBuilder
-from node.slot import Slot, run_dir
+from node.identity.keyring import Keyring
+from node.identity.pki import Identity, RayCredentials
+from node.joining.joining import ClusterRecord
+from node.joining.slot import Slot, run_dir
+from node.local.api import LocalApi, serve
+from node.local.serving_view import ViewBuilder
+from node.local.view_feed import ViewFeed
+from node.membership.leadership import Leadership
+from node.membership.manager import Membership
+from node.membership.rotation import Rotator
+from node.peering.client import PeerClient
+from node.processes.children import Child, Supervisor
+from node.processes.workshop import Workshop
 from node.tasks import Tasks
-from node.telemetry import Telemetry
-from node.transfer import Transfer
-from node.view_feed import ViewFeed
-from node.workshop import Workshop
+from node.telemetry.telemetry import Telemetry
 from training.ray_cluster import RayCluster, RaySettings
 
 MEGABYTE = 1024 * 1024
@@ -68,7 +68,7 @@ class Foundation(msgspec.Struct, frozen=True):
     leadership: Leadership
     removed: asyncio.Event
     split: Callable[[], Mapping[NodeId, str]]
-    """See `node.gate`."""
+    """See `node.joining.gate`."""
 
 
 class Services:

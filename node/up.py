@@ -19,10 +19,10 @@ from pathlib import Path
 
 import msgspec
 
-from node import pki
-from node.children import Supervisor
 from node.files import write_atomically
-from node.removal import EXIT_REMOVED
+from node.identity import pki
+from node.membership.removal import EXIT_REMOVED
+from node.processes.children import Supervisor
 
 LOOPBACK = "127.0.0.1"
 LISTEN_PORTS = range(10_000, 32_768)

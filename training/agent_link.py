@@ -11,9 +11,9 @@ import aiohttp
 import msgspec
 
 from consensus.codec import decode_entry, decode_state, encode_command
-from consensus.machine import apply
 from consensus.messages import Command, Rejected
 from consensus.ports import CommandRejected
+from consensus.rules.machine import apply
 from consensus.state import ClusterState, Digest, NodeId
 from training.errors import EpochLost, TrainingError
 from training.ports import TrainerReport

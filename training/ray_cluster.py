@@ -64,7 +64,7 @@ class RayStartError(Exception):
 
 
 class RayCredentials(Protocol):
-    """A leaf certificate for this node's Ray address, and the token of one epoch (`node.pki` makes them)."""
+    """A leaf certificate for this node's Ray address, and the token of one epoch (`node.identity.pki` makes them)."""
 
     @property
     def cert_pem(self) -> bytes: ...
@@ -77,7 +77,7 @@ class RayCredentials(Protocol):
 
 
 class Launcher(Protocol):
-    """What starts a process in a session of its own and ends all of that session (`node.children.Supervisor`)."""
+    """What starts a process in a session of its own and ends all of it (`node.processes.children.Supervisor`)."""
 
     async def launch(self, argv: Sequence[str], env: Mapping[str, str], name: str) -> asyncio.subprocess.Process: ...
 

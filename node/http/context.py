@@ -11,22 +11,22 @@ from aiohttp import web
 from consensus.messages import BeginRotation
 from consensus.ports import Log
 from consensus.state import Digest, NodeId
-from node.blob_writer import BlobWriter, StoredBlob
-from node.history import History
-from node.room import Room
+from node.blobs.room import Room
+from node.blobs.writer import BlobWriter, StoredBlob
+from node.telemetry.history import History
 from parvada import schema
 from serving.stats import ModelStats
 from training.ports import TrainerReport
 
 
 class Workshop(Protocol):
-    """Heavy work in a process of its own (`node.workshop`)."""
+    """Heavy work in a process of its own (`node.processes.workshop`)."""
 
     async def run(self, function: str, *args: Any, seconds: float | None = None) -> Any: ...
 
 
 class Blobs(Protocol):
-    """The local store (`node.blobs`)."""
+    """The local store (`node.blobs.store`)."""
 
     def begin(self) -> BlobWriter: ...
 
@@ -37,19 +37,19 @@ class Blobs(Protocol):
 
 
 class Distributor(Protocol):
-    """Makes a blob of the local store durable on enough nodes (`node.distribute`)."""
+    """Makes a blob of the local store durable on enough nodes (`node.blobs.distribute`)."""
 
     async def store_durably(self, digest: Digest) -> tuple[NodeId, ...]: ...
 
 
 class Fetcher(Protocol):
-    """The local path of a blob, fetched from a holder if need be (`node.local_api`)."""
+    """The local path of a blob, fetched from a holder if need be (`node.local.api`)."""
 
     async def make_present(self, digest: Digest) -> Path: ...
 
 
 class Telemetry(Protocol):
-    """Figures of all nodes within reach (`node.telemetry`)."""
+    """Figures of all nodes within reach (`node.telemetry.telemetry`)."""
 
     def nodes(self) -> list[schema.Node]: ...
 
@@ -67,7 +67,7 @@ class Telemetry(Protocol):
 
 
 class Leadership(Protocol):
-    """What only the leader does, from any node (`node.leadership`)."""
+    """What only the leader does, from any node (`node.membership.leadership`)."""
 
     async def transfer(self, to: NodeId | None) -> None: ...
 
@@ -77,7 +77,7 @@ class Leadership(Protocol):
 
 
 class Rotation(Protocol):
-    """Rotation of the cluster secret (`node.rotation`)."""
+    """Rotation of the cluster secret (`node.membership.rotation`)."""
 
     async def begin(self, propose: Callable[[BeginRotation], Awaitable[object]]) -> None: ...
 
@@ -117,9 +117,9 @@ class Ports(msgspec.Struct, frozen=True):
     removed: asyncio.Event
     """Set when this node has heard, from its log or from its peers, that it was removed for good."""
     lost: Callable[[], AbstractSet[Digest]] = frozenset
-    """Referred to, and held by no node within reach (`node.replicator`)."""
+    """Referred to, and held by no node within reach (`node.blobs.replicator`)."""
     split: Callable[[], Mapping[NodeId, str]] = dict
-    """Members of other clusters under the same secret, with their cluster ids (`node.gate`)."""
+    """Members of other clusters under the same secret, with their cluster ids (`node.joining.gate`)."""
 
 
 PORTS = web.AppKey("ports", Ports)

@@ -15,12 +15,12 @@ from consensus import state as facts
 from consensus.messages import AddDatasetVersion, DeleteDataset, HeldBlob
 from consensus.queries import current_version
 from consensus.state import Json, Part
+from node.blobs.room import Claim, DiskFull, Purpose
 from node.http import views
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import integer, known_only, name_of, version_of
 from node.http.routes import Route, answer, commit, key_reused, ports_of, value_of, was_done
-from node.room import Claim, DiskFull, Purpose
 from training.upload import IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest_worker:ingest"

@@ -8,11 +8,11 @@ from aiohttp import web
 
 from consensus.ports import CommandRejected, CommandTooLarge, MembershipRefused, NoQuorum
 from node import logs
-from node.distribute import NotDurable
-from node.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
-from node.peer_words import PeerError
-from node.room import BlobError, DiskFull
-from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
+from node.blobs.distribute import NotDurable
+from node.blobs.room import BlobError, DiskFull
+from node.membership.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
+from node.peering.words import PeerError
+from node.processes.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 from serving.errors import Unauthenticated
 from serving.problems import from_http, problem
 from training.errors import BadData, BadRequest, nearest

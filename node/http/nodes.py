@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from consensus.messages import RemoveMember, SetMemberStatus
 from consensus.queries import active_members
 from consensus.state import ClusterState, Digest, MemberStatus, NodeId
-from node import draining
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
 from node.http.params import known_only, switch
 from node.http.routes import Route, answer, commit, ports_of, was_done
+from node.membership import draining
 from parvada import schema
 
 MAX_NAMED = 5

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from consensus.messages import AbandonRotation, ExcuseNode
-from consensus.rotation import waited_for
+from consensus.rules.rotation import waited_for
 from consensus.state import ClusterState, RotationPhase
 from node.http import views
 from node.http.context import Ports

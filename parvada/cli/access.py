@@ -29,8 +29,8 @@ def join(settings: Settings) -> None:
     """Print what a node on another host needs to join this cluster. It holds the secret: hand it over with care."""
     if settings.secret is None:
         raise _no_secret(settings)
-    from node.ring import secret_in_use
-    from node.secret import encode_join_token
+    from node.identity.ring import secret_in_use
+    from node.identity.secret import encode_join_token
 
     with settings.client() as client:
         cluster_id = client.status().cluster_id

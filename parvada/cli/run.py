@@ -64,7 +64,7 @@ def node(context: click.Context) -> None:
 
     with cheap_imports():
         from node.agent import main
-        from node.slot import SlotError
+        from node.joining.slot import SlotError
 
     try:
         code = main()
@@ -88,7 +88,7 @@ def init(data: Path, join: IO[str] | None) -> None:
     With --join it is that of the cluster whose `parvada token join` made the token, also in the place of an old one.
     """
     from node.files import write_atomically
-    from node.secret import decode_join_token, load_secret, make_secret
+    from node.identity.secret import decode_join_token, load_secret, make_secret
 
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     data.chmod(0o700)

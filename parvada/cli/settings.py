@@ -67,8 +67,8 @@ class Settings(msgspec.Struct, frozen=True):
         """The admin token, from the cluster secret where that may be read; None elsewhere."""
         if self.secret is None:
             return None
-        from node.ring import secret_in_use
-        from node.secret import admin_token
+        from node.identity.ring import secret_in_use
+        from node.identity.secret import admin_token
 
         return admin_token(secret_in_use(self.secret, self.data))
 

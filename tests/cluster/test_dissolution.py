@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from node.secret import admin_token, load_secret
+from node.identity.secret import admin_token, load_secret
 from tests.support.data import iris_csv
 from tests.support.hosts import Host, clusters, hosts, rule, wait_for_members
 from tests.support.http import request

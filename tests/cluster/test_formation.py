@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.secret import admin_token, load_secret, make_secret
+from node.identity.secret import admin_token, load_secret, make_secret
 from tests.support.data import iris_csv
 from tests.support.detour import detours
 from tests.support.hosts import LOOPBACK, Host, clusters, hosts, members, ports_of, rule, wait_for_members

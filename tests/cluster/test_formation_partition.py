@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from node.pki import NodeKey
-from node.secret import admin_token, load_secret
-from node.slot import read_genesis
+from node.identity.pki import NodeKey
+from node.identity.secret import admin_token, load_secret
+from node.joining.slot import read_genesis
 from tests.support import network
 from tests.support.data import iris_csv
 from tests.support.hosts import Host, clusters, hosts, rule, wait_for_members

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.pki import Authority, Identity, NodeKey
-from node.secret import admin_token, load_secret
+from node.identity.pki import Authority, Identity, NodeKey
+from node.identity.secret import admin_token, load_secret
 from parvada.client import Client
 from tests.support.band import BandNode
 from tests.support.data import iris_csv

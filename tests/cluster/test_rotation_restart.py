@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.secret import load_secret
+from node.identity.secret import load_secret
 from tests.support.rotating import rotating
 from tests.support.wait import wait_for
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from node.pki import Authority, Identity, NodeKey, load_secret
+from node.identity.pki import Authority, Identity, NodeKey, load_secret
 from node.up import NodePorts
 from tests.support.data import iris_csv
 from tests.support.flock import Flock, running

@@ -14,9 +14,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from node.children import Supervisor
-from node.deathwatch import session_members
-from node.pki import Authority, Identity, NodeKey, RayCredentials
+from node.identity.pki import Authority, Identity, NodeKey, RayCredentials
+from node.processes.children import Supervisor
+from node.processes.deathwatch import session_members
 from tests.ray.driver import driver
 from tests.ray.executor import RemoteExecutor
 from training.epoch import RayRole

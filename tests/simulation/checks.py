@@ -6,12 +6,12 @@ The reference is the log as it was first applied anywhere, and the states that f
 import msgspec
 
 from consensus.codec import decode_entry, encode_state
-from consensus.configuration import is_change, voters_after
-from consensus.engine import REGULAR
-from consensus.journal import LogEntry
-from consensus.machine import apply
+from consensus.core.configuration import is_change, voters_after
+from consensus.core.engine import REGULAR
+from consensus.core.journal import LogEntry
 from consensus.messages import Accepted, AddDatasetVersion, Entry
 from consensus.queries import outcome_of, remembered
+from consensus.rules.machine import apply
 from consensus.state import ClusterState, CommandId
 
 

@@ -7,8 +7,10 @@ from unittest import mock
 import msgspec
 from pysyncobj import syncobj
 
-from consensus import levels, members, replication
+from consensus import levels
+from consensus.core import replication
 from consensus.messages import RevokeToken
+from consensus.rules import members
 
 NEW_LEVEL = 2
 """What the newer of two releases understands; the older one understands level 1."""

@@ -1,4 +1,4 @@
-"""A `consensus.disk.Disk` in memory that can lose power, die in the middle of an operation, be full, and rot."""
+"""A `consensus.core.disk.Disk` in memory that can lose power, die in the middle of an operation, be full, and rot."""
 
 import random
 from collections import defaultdict

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from consensus.configuration import VoterChange
-from consensus.snapshot import FILE as SNAPSHOT_FILE
+from consensus.core.configuration import VoterChange
+from consensus.core.snapshot import FILE as SNAPSHOT_FILE
 from consensus.state import NodeId
-from node.voters import wanted_voters
+from node.membership.voters import wanted_voters
 from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.goodbye import Goodbye
 from tests.simulation.mind import LIMITS

@@ -107,7 +107,7 @@ class World:
 
     # ---- clusters that meet
     def _compare(self, node: Node) -> None:
-        """What `node.dissolution` does. A cluster's log is one fact of the world here: what most members agreed to."""
+        """What `node.joining.dissolution` does. A log is one fact of the world: what most members agreed to."""
         own = self._standing(node.cluster)
         others = {self.nodes[other].cluster for other in node.met} - {"", node.cluster}
         if node.cluster in self.ended:

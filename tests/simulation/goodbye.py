@@ -1,4 +1,4 @@
-"""A server that stops on request: it asks the leader for leave first, as `node.registration.say_goodbye` does."""
+"""A server that stops on request: it asks the leader first, as `node.joining.registration.say_goodbye` does."""
 
 import asyncio
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """The end of every run: all faults stop, and then the cluster must recover by itself, with nothing lost."""
 
 from consensus.queries import remembers
-from node.voters import wanted_voters
+from node.membership.voters import wanted_voters
 from tests.simulation.checks import Violation
 from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.mind import LIMITS

@@ -1,21 +1,21 @@
-"""What of the agent runs beside the log: the real `node.registration` and `node.membership`, over a simulated `Log`."""
+"""What of the agent runs beside a simulated `Log`: the real `node.joining.registration`, `node.membership.manager`."""
 
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from consensus.codec import encode_entry
-from consensus.configuration import VoterChange
-from consensus.glance import Glance, glance_at, status_of
+from consensus.core.configuration import VoterChange
 from consensus.levels import admit, stamped
+from consensus.log.glance import Glance, glance_at, status_of
 from consensus.messages import Command, Rejected
 from consensus.ports import CommandRejected, Committed, LogStatus, NoQuorum
 from consensus.queries import outcome_of, remembered, remembers
 from consensus.state import ClusterState, CommandId, Member, NodeId
-from node.joining import ClusterRecord
-from node.membership import Membership
-from node.registration import Registration
-from node.voters import Limits
+from node.joining.joining import ClusterRecord
+from node.joining.registration import Registration
+from node.membership.manager import Membership
+from node.membership.voters import Limits
 from tests.simulation.loop import VirtualLoop
 
 if TYPE_CHECKING:

@@ -11,22 +11,23 @@ from unittest import mock
 
 import msgspec
 
-from consensus import machine, replica
 from consensus.codec import decode_entry
-from consensus.configuration import Electorate, VoterChange
-from consensus.engine import EngineBase, Node
-from consensus.hardened import HardenedRaft
-from consensus.journal import Journal
-from consensus.matching import Matcher
+from consensus.core.configuration import Electorate, VoterChange
+from consensus.core.engine import EngineBase, Node
+from consensus.core.hardened import HardenedRaft
+from consensus.core.journal import Journal
+from consensus.core.matching import Matcher
+from consensus.core.snapshot import Snapshot
+from consensus.log import replica
+from consensus.log.pump import Pump
+from consensus.log.replica import Replica
 from consensus.messages import RaiseLevel
-from consensus.pump import Pump
-from consensus.replica import Replica
-from consensus.rules import Change, Stamp
-from consensus.snapshot import Snapshot
+from consensus.rules import machine
+from consensus.rules.checks import Change, Stamp
 from consensus.state import ClusterState
-from consensus.wire import AppendEntries, AppendReply, RequestVote, VoteGranted
+from consensus.wire.frames import AppendEntries, AppendReply, RequestVote, VoteGranted
 from discovery.formation import Genesis
-from node import membership
+from node.membership import manager as membership
 from tests.simulation import formation
 from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.disk import SimDisk

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from consensus.transport import IDLE_SECONDS
-from consensus.wire import Beacon, FrameCodec, FrameReader, Message
+from consensus.wire.frames import Beacon, FrameCodec, FrameReader, Message
+from consensus.wire.transport import IDLE_SECONDS
 from tests.simulation.clock import Clock
 
 _FRAMES = FrameCodec("simulated")

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from consensus.configuration import VoterChange
-from consensus.wire import AppendEntries, AppendReply, Message, RequestVote, TimeoutNow, VoteGranted
+from consensus.core.configuration import VoterChange
+from consensus.wire.frames import AppendEntries, AppendReply, Message, RequestVote, TimeoutNow, VoteGranted
 from tests.simulation.network import at_once
 from tests.simulation.server import Server
 from tests.simulation.world import World

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from consensus.compaction import CompactionRule
-from consensus.disk import Corrupt
-from consensus.matching import Diverged
+from consensus.core.compaction import CompactionRule
+from consensus.core.disk import Corrupt
+from consensus.core.matching import Diverged
 from tests.simulation.checks import Violation
 from tests.simulation.clock import NEW_LEVEL, Sizes, virtual_time
 from tests.simulation.faults import Chaos, Profile

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from consensus.codec import CodecError, encode_entry
-from consensus.engine import Timers
-from consensus.hardened import HardenedRaft
-from consensus.journal import Journal
+from consensus.core.engine import Timers
+from consensus.core.hardened import HardenedRaft
+from consensus.core.journal import Journal
+from consensus.core.snapshot import SnapshotStore
 from consensus.levels import admit
+from consensus.log.proposals import Proposals
+from consensus.log.pump import Pump
+from consensus.log.replica import Replica
 from consensus.messages import Entry, RevokeToken
-from consensus.proposals import Proposals
-from consensus.pump import Pump
 from consensus.queries import remembers
-from consensus.replica import Replica
-from consensus.snapshot import SnapshotStore
 from consensus.state import ClusterState, CommandId
-from consensus.wire import Message
+from consensus.wire.frames import Message
 from tests.simulation.checks import Violation
 from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.disk import SimDisk

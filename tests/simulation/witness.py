@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from consensus.wire import AppendEntries, AppendReply, Message, RequestVote, VoteGranted
+from consensus.wire.frames import AppendEntries, AppendReply, Message, RequestVote, VoteGranted
 from tests.simulation.checks import Reference, Violation
 from tests.simulation.server import CheckedJournal, Server
 

@@ -7,14 +7,14 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from consensus.compaction import CompactionRule
-from consensus.configuration import VoterChange
-from consensus.disk import Corrupt
+from consensus.core.compaction import CompactionRule
+from consensus.core.configuration import VoterChange
+from consensus.core.disk import Corrupt
 from consensus.levels import TooNew
 from consensus.ports import MembershipRefused
 from consensus.state import CommandId
-from consensus.wire import Message
-from node.voters import wanted_voters
+from consensus.wire.frames import Message
+from node.membership.voters import wanted_voters
 from tests.simulation.checks import LogMatching, Reference, Violation
 from tests.simulation.clients import Clients
 from tests.simulation.clock import NEW_LEVEL, Clock

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from node.secret import admin_token, load_secret, make_secret
+from node.identity.secret import admin_token, load_secret, make_secret
 from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest

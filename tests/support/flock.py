@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from node.deathwatch import stat_fields
-from node.secret import admin_token, load_secret
+from node.identity.secret import admin_token, load_secret
+from node.processes.deathwatch import stat_fields
 from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.nodes import ClusterUnderTest

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from node.secret import make_secret
+from node.identity.secret import make_secret
 from node.up import NodePorts
 from tests.support import node_logs
 from tests.support.http import Answer, request

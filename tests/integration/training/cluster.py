@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from consensus.memory import MemoryNetwork
+from consensus.log.memory import MemoryNetwork
 from consensus.messages import AddDatasetVersion, BeginEpoch, HeldBlob, JoinMember, NameCluster, SubmitJob
 from consensus.queries import current_version
 from consensus.state import DatasetVersion, Digest, Job, JobId, Json, Member, NodeId, Part
-from node.blobs import BlobStore
-from node.local_api import LocalApi, serve
-from node.serving_view import ViewBuilder
-from node.view_feed import ViewFeed
+from node.blobs.store import BlobStore
+from node.local.api import LocalApi, serve
+from node.local.serving_view import ViewBuilder
+from node.local.view_feed import ViewFeed
 from parvada.schema import DatasetRef, JobSpec
 from serving.stats import StatsReply, StatsReport
 from training.agent_link import AgentLink

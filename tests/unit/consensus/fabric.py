@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from consensus.compaction import CompactionRule
-from consensus.engine import Timers
+from consensus.core.compaction import CompactionRule
+from consensus.core.engine import Timers
+from consensus.log.raft import RaftConfig, RaftLog
 from consensus.messages import CreateToken
 from consensus.ports import Committed, MembershipRefused, NoQuorum, PeerAddress
-from consensus.raft import RaftConfig, RaftLog
 from consensus.state import ClusterState, CommandId, NodeId, Role
-from node.pki import Authority, Identity, NodeKey
+from node.identity.pki import Authority, Identity, NodeKey
 
 AUTHORITY = Authority.from_secret(b"a secret of 32 bytes, for tests!")
 STRANGERS = Authority.from_secret(b"another secret of 32 bytes, too!")

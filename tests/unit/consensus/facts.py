@@ -2,7 +2,6 @@
 
 import msgspec
 
-from consensus.machine import Applied, apply
 from consensus.messages import (
     Accepted,
     AddDatasetVersion,
@@ -21,6 +20,7 @@ from consensus.messages import (
     StartFolds,
     SubmitJob,
 )
+from consensus.rules.machine import Applied, apply
 from consensus.state import (
     Candidate,
     CandidateId,

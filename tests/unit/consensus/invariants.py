@@ -2,9 +2,9 @@
 
 from itertools import pairwise
 
-from consensus.machine import AUDIT_ENTRIES, RECENT_COMMANDS
-from consensus.models import HISTORY_MOVES
 from consensus.queries import UNFINISHED, referenced_digests
+from consensus.rules.machine import AUDIT_ENTRIES, RECENT_COMMANDS
+from consensus.rules.models import HISTORY_MOVES
 from consensus.state import Candidate, CandidateState, ClusterState, Job, JobState
 
 

@@ -2,14 +2,14 @@
 
 import random
 
-from consensus.compaction import CompactionRule
-from consensus.configuration import VoterChange, encode_change
-from consensus.engine import NO_OP, Timers
-from consensus.hardened import HardenedRaft
-from consensus.journal import Journal
-from consensus.pump import Pump
-from consensus.snapshot import Background, SnapshotStore
-from consensus.wire import AppendEntries, Message, PreVote, PreVoteGranted, RequestVote, VoteGranted
+from consensus.core.compaction import CompactionRule
+from consensus.core.configuration import VoterChange, encode_change
+from consensus.core.engine import NO_OP, Timers
+from consensus.core.hardened import HardenedRaft
+from consensus.core.journal import Journal
+from consensus.core.snapshot import Background, SnapshotStore
+from consensus.log.pump import Pump
+from consensus.wire.frames import AppendEntries, Message, PreVote, PreVoteGranted, RequestVote, VoteGranted
 from tests.simulation.clock import Clock
 from tests.simulation.disk import SimDisk
 from tests.unit.consensus.registry import Finished, Registry

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from consensus.disk import Corrupt
+from consensus.core.disk import Corrupt
 
 
 class Registry:

@@ -3,7 +3,6 @@
 import pytest
 
 from consensus.codec import decode_state, encode_state
-from consensus.members import DEVELOPMENT, dissolvable
 from consensus.messages import (
     AbandonRotation,
     AnnounceHead,
@@ -22,6 +21,7 @@ from consensus.messages import (
     RevokeToken,
     SetMemberStatus,
 )
+from consensus.rules.members import DEVELOPMENT, dissolvable
 from consensus.state import MemberStatus, Role
 from discovery.formation import How
 from tests.unit.consensus.facts import A, B, C, Cluster, add, digest, kinds, member, submit

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from consensus.configuration import VoterChange
-from consensus.journal import Journal
-from consensus.wire import AppendReply
+from consensus.core.configuration import VoterChange
+from consensus.core.journal import Journal
+from consensus.wire.frames import AppendReply
 from tests.simulation.clock import Clock, virtual_time
 from tests.simulation.disk import SimDisk
 from tests.unit.consensus.lone import PUT, Lone, elected

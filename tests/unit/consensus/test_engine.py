@@ -4,7 +4,7 @@ import socket
 
 import pysyncobj.tcp_connection
 
-from consensus import engine
+from consensus.core import engine
 
 
 def test_ipv6_addresses_can_still_be_written_after_the_import() -> None:

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from consensus.feed import Feed
+from consensus.log.feed import Feed
 from consensus.messages import Event
 from consensus.ports import Batch, Resync
 from consensus.state import ClusterState

@@ -8,16 +8,16 @@ import pysyncobj.pickle
 import pytest
 from pysyncobj import syncobj
 
-from consensus import engine, replication
-from consensus.configuration import VoterChange
-from consensus.election import LOST_LEADER_DELAY
-from consensus.engine import NO_OP, EngineMismatch, Node, Timers, check_engine
-from consensus.glance import glance_at, status_of
-from consensus.matching import Diverged
+from consensus.core import engine, replication
+from consensus.core.configuration import VoterChange
+from consensus.core.election import LOST_LEADER_DELAY
+from consensus.core.engine import NO_OP, EngineMismatch, Node, Timers, check_engine
+from consensus.core.matching import Diverged
+from consensus.core.replication import LEARNER_PAUSE
+from consensus.log.glance import glance_at, status_of
 from consensus.ports import LogStatus, MembershipRefused
-from consensus.replication import LEARNER_PAUSE
 from consensus.state import ClusterState, NodeId
-from consensus.wire import (
+from consensus.wire.frames import (
     AppendEntries,
     AppendReply,
     HigherTerm,

@@ -5,13 +5,13 @@ from contextlib import suppress
 
 import pytest
 
-from consensus.compaction import CompactionRule
-from consensus.configuration import VoterChange
-from consensus.disk import Corrupt
-from consensus.engine import NO_OP
-from consensus.journal import FILE as JOURNAL_FILE, Journal
-from consensus.snapshot import FILE as SNAPSHOT_FILE, Snapshot, encode_snapshot
-from consensus.wire import (
+from consensus.core.compaction import CompactionRule
+from consensus.core.configuration import VoterChange
+from consensus.core.disk import Corrupt
+from consensus.core.engine import NO_OP
+from consensus.core.journal import FILE as JOURNAL_FILE, Journal
+from consensus.core.snapshot import FILE as SNAPSHOT_FILE, Snapshot, encode_snapshot
+from consensus.wire.frames import (
     AppendEntries,
     AppendReply,
     RequestVote,

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from consensus.candidates import TRANSITIONS as CANDIDATE_TRANSITIONS
-from consensus.jobs import TRANSITIONS
 from consensus.messages import (
     BeginEpoch,
     CancelJob,
@@ -18,6 +16,8 @@ from consensus.messages import (
     RetryJob,
     StartFolds,
 )
+from consensus.rules.candidates import TRANSITIONS as CANDIDATE_TRANSITIONS
+from consensus.rules.jobs import TRANSITIONS
 from consensus.state import CandidateId, CandidateState, JobId, JobState, Json, Unit
 from tests.unit.consensus.facts import (
     BEGUN,

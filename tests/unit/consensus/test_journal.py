@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consensus.disk import Corrupt, LocalDisk
-from consensus.journal import FILE, NEW_FILE, Journal, JournalWriteFailed, LogEntry
+from consensus.core.disk import Corrupt, LocalDisk
+from consensus.core.journal import FILE, NEW_FILE, Journal, JournalWriteFailed, LogEntry
 from tests.simulation.disk import Crash, SimDisk
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from consensus import levels
 from consensus.codec import CodecError, decode_entry, decode_state, encode_entry, encode_state
-from consensus.disk import Corrupt
+from consensus.core.disk import Corrupt
 from consensus.levels import TooNew, common_level, stamped
-from consensus.memory import MemoryNetwork
+from consensus.log.memory import MemoryNetwork
+from consensus.log.replica import Replica
 from consensus.messages import (
     Barrier,
     Entry,
@@ -25,7 +26,6 @@ from consensus.messages import (
 )
 from consensus.ports import CommandRejected, NoQuorum
 from consensus.queries import outcome_of
-from consensus.replica import Replica
 from consensus.state import ClusterState, CommandId, MemberStatus
 from tests.support.clock import Clock
 from tests.unit.consensus.fabric import cluster, eventually

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from consensus.dialer import RENEW_SECONDS, Dialer
-from consensus.link import Link
-from consensus.wire import HigherTerm
-from node.pki import Identity
+from consensus.wire.dialer import RENEW_SECONDS, Dialer
+from consensus.wire.frames import HigherTerm
+from consensus.wire.link import Link
+from node.identity.pki import Identity
 from tests.support.clock import Clock
 from tests.unit.consensus.fabric import AUTHORITY, STRANGERS, eventually, identity
 from tests.unit.consensus.test_transport import Peer, introduce, started

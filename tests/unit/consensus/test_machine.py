@@ -5,8 +5,6 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
-from consensus import machine
-from consensus.machine import AUDIT_ENTRIES, RECENT_COMMANDS, apply
 from consensus.messages import (
     Accepted,
     Barrier,
@@ -21,7 +19,9 @@ from consensus.messages import (
     StartFolds,
 )
 from consensus.queries import outcome_of, remembers
-from consensus.rules import Change, Stamp
+from consensus.rules import machine
+from consensus.rules.checks import Change, Stamp
+from consensus.rules.machine import AUDIT_ENTRIES, RECENT_COMMANDS, apply
 from consensus.state import ClusterState, CommandId, Json, Role
 from tests.unit.consensus.facts import BEGUN, FIRST, JOB, RUNNING, A, Cluster, add, digest, facts, failed, member
 

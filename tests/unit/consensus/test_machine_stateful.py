@@ -7,7 +7,6 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consensus.codec import decode_entry, decode_state, encode_entry, encode_state
-from consensus.machine import Applied, apply
 from consensus.messages import (
     Accepted,
     AddDatasetVersion,
@@ -42,6 +41,7 @@ from consensus.messages import (
     StartFolds,
     SubmitJob,
 )
+from consensus.rules.machine import Applied, apply
 from consensus.state import (
     CandidateId,
     ClusterState,

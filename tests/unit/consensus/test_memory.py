@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from consensus.machine import apply
-from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import Barrier, JoinMember, NameCluster, RevokeToken
 from consensus.ports import (
     Batch,
@@ -17,6 +16,7 @@ from consensus.ports import (
     PeerAddress,
     Resync,
 )
+from consensus.rules.machine import apply
 from consensus.state import ClusterState, CommandId
 from tests.unit.consensus.facts import A, B, C, Cluster, member
 

@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from consensus.messages import Command, DropAlias, MoveAlias, RollBackAlias
-from consensus.models import HISTORY_MOVES
 from consensus.queries import aliases_of, find_version, published_version
+from consensus.rules.models import HISTORY_MOVES
 from consensus.state import JobId, Json
 from tests.unit.consensus.facts import (
     FIRST,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from consensus.compaction import CompactionRule
-from consensus.disk import Corrupt
-from consensus.engine import Timers, now
+from consensus.core.compaction import CompactionRule
+from consensus.core.disk import Corrupt
+from consensus.core.engine import Timers, now
+from consensus.log.raft import RaftLog
 from consensus.messages import BeginEpoch
 from consensus.ports import Batch, CommandRejected, CommandTooLarge, Log, MembershipRefused, NoQuorum, Resync
-from consensus.raft import RaftLog
 from consensus.state import CommandId
 from tests.support.clock import Clock
 from tests.unit.consensus.fabric import cluster, eventually, identity, persist, token
@@ -259,7 +259,7 @@ async def test_an_error_in_the_log_stops_the_process(
         def broken(*_: object) -> None:
             raise MemoryError("no memory")
 
-        monkeypatch.setattr("consensus.replica.apply", broken)
+        monkeypatch.setattr("consensus.log.replica.apply", broken)
         proposed = asyncio.create_task(nodes.logs["a"].propose(token("x"), actor="", timeout=30))
         await eventually("the crash", lambda: nodes.crashes)
         await clock.advance(30)

@@ -5,12 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
-from consensus.delivery import Delivery
-from consensus.glance import Glance
+from consensus.log.delivery import Delivery
+from consensus.log.glance import Glance
+from consensus.log.proposals import REPEAT_SECONDS, Proposals
+from consensus.log.replica import Progress
 from consensus.messages import Barrier, Entry
 from consensus.ports import Batch, Resync
-from consensus.proposals import REPEAT_SECONDS, Proposals
-from consensus.replica import Progress
 from consensus.state import ClusterState, CommandId, Json, NodeId, Remembered
 
 A = NodeId("a")
@@ -38,7 +38,7 @@ async def test_what_was_applied_before_the_start_is_not_announced_again() -> Non
 
 
 async def test_a_loop_that_falls_behind_resyncs_and_still_answers_its_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consensus.delivery.MAX_UNSEEN", 3)
+    monkeypatch.setattr("consensus.log.delivery.MAX_UNSEEN", 3)
     delivery = Delivery(ClusterState())
     delivery.turned(EMPTY, None)
     delivery.begin(asyncio.get_running_loop())

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from consensus.codec import encode_entry
-from consensus.compaction import CompactionRule
-from consensus.configuration import VoterChange, encode_change
-from consensus.disk import Corrupt, LocalDisk
-from consensus.engine import REGULAR, Timers
-from consensus.hardened import HardenedRaft
-from consensus.journal import Journal
+from consensus.core.compaction import CompactionRule
+from consensus.core.configuration import VoterChange, encode_change
+from consensus.core.disk import Corrupt, LocalDisk
+from consensus.core.engine import REGULAR, Timers
+from consensus.core.hardened import HardenedRaft
+from consensus.core.journal import Journal
+from consensus.core.snapshot import SnapshotStore
+from consensus.log.recovery import CannotRecover, plan, put_in_place
+from consensus.log.replica import Replica
 from consensus.messages import Command, Entry, JoinMember, NameCluster
-from consensus.recovery import CannotRecover, plan, put_in_place
-from consensus.replica import Replica
-from consensus.snapshot import SnapshotStore
 from consensus.state import ClusterState, CommandId, Member, NodeId
-from consensus.wire import Message
+from consensus.wire.frames import Message
 from tests.unit.consensus.registry import Finished
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")

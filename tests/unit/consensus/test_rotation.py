@@ -16,7 +16,7 @@ from consensus.messages import (
     JoinMember,
     RemoveMember,
 )
-from consensus.rotation import digest_in_force, holders, waited_for
+from consensus.rules.rotation import digest_in_force, holders, waited_for
 from consensus.state import NodeId, RotationPhase
 from tests.unit.consensus.facts import A, B, C, Cluster, digest, kinds, member
 

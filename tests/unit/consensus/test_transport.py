@@ -15,12 +15,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from consensus.acceptor import HandshakeLimits
 from consensus.ports import PeerAddress
 from consensus.state import NodeId
-from consensus.transport import IDLE_SECONDS, SWEEP_SECONDS, MtlsTransport, TransportEvents
-from consensus.wire import FrameCodec, HigherTerm, Message, Propose
-from node.pki import Identity, NodeKey
+from consensus.wire.acceptor import HandshakeLimits
+from consensus.wire.frames import FrameCodec, HigherTerm, Message, Propose
+from consensus.wire.transport import IDLE_SECONDS, SWEEP_SECONDS, MtlsTransport, TransportEvents
+from node.identity.pki import Identity, NodeKey
 from tests.support.clock import Clock
 from tests.unit.consensus.fabric import AUTHORITY, CLUSTER, STRANGERS, eventually, identity
 
@@ -230,7 +230,7 @@ async def test_a_disconnected_peer_that_is_still_known_comes_back() -> None:
 
 
 async def test_new_addresses_are_tried_in_order_and_at_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "consensus.dialer")
+    caplog.set_level(logging.DEBUG, "consensus.wire.dialer")
     clock.hold()  # so nothing happens because a pause is over
     low, high = by_id(Peer(identity()), Peer(identity()))
     async with started(low, high):
@@ -318,7 +318,7 @@ async def test_idle_strangers_cannot_keep_peers_out() -> None:
 
 
 async def test_a_peer_that_reads_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consensus.link.MAX_QUEUED", 1024 * 1024)
+    monkeypatch.setattr("consensus.wire.link.MAX_QUEUED", 1024 * 1024)
     node, deaf = Peer(identity()), identity()
     async with started(node):
         node.transport.set_peers({deaf.id: PeerAddress((), 1)})

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consensus.wire import (
+from consensus.wire.frames import (
     MAX_BEACON,
     MAX_COMMAND,
     MAX_FRAME,

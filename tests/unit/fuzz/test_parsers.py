@@ -15,14 +15,14 @@ from hypothesis import given, strategies as st
 
 from consensus.ports import Beacon
 from consensus.state import NodeId
-from consensus.wire import MAX_FRAME, BadFrame, FrameCodec, FrameReader, HigherTerm
+from consensus.wire.frames import MAX_FRAME, BadFrame, FrameCodec, FrameReader, HigherTerm
 from discovery.merging import Standing
 from discovery.peer import Peer, from_txt, to_txt
-from node.beacon import NodeBeacon, all_rows, decode_all, encode
-from node.leadership import LeaderCall
-from node.machine import Sample
-from node.peer_words import Grant, Greeting, MayStop, decode
-from node.pki import Authority, Identity, NodeKey
+from node.identity.pki import Authority, Identity, NodeKey
+from node.membership.leadership import LeaderCall
+from node.peering.words import Grant, Greeting, MayStop, decode
+from node.telemetry.beacon import NodeBeacon, all_rows, decode_all, encode
+from node.telemetry.machine import Sample
 from serving.stats import to_loads
 from tests.unit.fuzz import examples
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from discovery.peer import Peer
-from node import peer_port
-from node.peer_api import LINGER_SECONDS, STALL_SECONDS
-from node.peer_port import IDLE_SECONDS
+from node.peering import port as peer_port
+from node.peering.port import IDLE_SECONDS
+from node.peering.server import LINGER_SECONDS, STALL_SECONDS
 from tests.support.clock import Clock
 from tests.unit.fuzz import examples
 from tests.unit.node.fabric import Node, fabric

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from node.peer_words import PeerRefused
-from node.ring import Ring, decode_ring
-from node.rotation import PATH, _checked
-from node.secret import SecretError, digest_of, parse_secret
+from node.identity.ring import Ring, decode_ring
+from node.identity.secret import SecretError, digest_of, parse_secret
+from node.membership.rotation import PATH, _checked
+from node.peering.words import PeerRefused
 from tests.unit.fuzz import examples
 from tests.unit.node.test_rotation import world
 

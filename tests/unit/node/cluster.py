@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AddDatasetVersion, HeldBlob, JoinMember
 from consensus.state import Digest, Json, Member, NodeId, Part
-from node.distribute import Distributor
-from node.replicator import PAUSES, Pauses, Replicator
+from node.blobs.distribute import Distributor
+from node.blobs.replicator import PAUSES, Pauses, Replicator
 from node.tasks import Tasks
 from parvada import schema
 from tests.unit.node.fabric import Node, fabric

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from consensus.state import Digest, NodeId
 from discovery.peer import Peer
-from node.authority import utc_now
-from node.blobs import BlobStore
-from node.peer_api import PeerApi
-from node.peer_table import PeerTable
-from node.peer_words import Grant
-from node.peers import PeerClient
-from node.pki import Authority, Identity, NodeKey
-from node.transfer import Transfer
+from node.blobs.store import BlobStore
+from node.blobs.transfer import Transfer
+from node.identity.authority import utc_now
+from node.identity.pki import Authority, Identity, NodeKey
+from node.peering.client import PeerClient
+from node.peering.server import PeerApi
+from node.peering.table import PeerTable
+from node.peering.words import Grant
 
 AUTHORITY = Authority.from_secret(b"a secret of 32 bytes, for tests!")
 STRANGERS = Authority.from_secret(b"another secret of 32 bytes, too!")

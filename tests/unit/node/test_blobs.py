@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from consensus.state import Digest
-from node.blob_writer import DigestMismatch
-from node.blobs import BlobMissing, BlobStore
-from node.room import DiskFull, Limits
+from node.blobs.room import DiskFull, Limits
+from node.blobs.store import BlobMissing, BlobStore
+from node.blobs.writer import DigestMismatch
 
 CONTENT = b"parquet" * 1000
 
@@ -115,7 +115,7 @@ CRASHES = {
 def test_a_crash_leaves_no_half_blob(tmp_path: Path, point: str) -> None:
     script = f"""
 import asyncio, os, pathlib, signal
-from node.blobs import BlobStore
+from node.blobs.store import BlobStore
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 async def main():
     content = b"parquet" * 1000
@@ -133,10 +133,10 @@ asyncio.run(main())
 
 async def test_after_the_rename_a_crash_keeps_the_blob(tmp_path: Path) -> None:
     script = f"""
-import asyncio, os, pathlib, signal, node.blobs
+import asyncio, os, pathlib, signal, node.blobs.store
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 async def main():
-    store = node.blobs.BlobStore(pathlib.Path({str(tmp_path / "blobs")!r}))
+    store = node.blobs.store.BlobStore(pathlib.Path({str(tmp_path / "blobs")!r}))
     store.open()
     async with store.begin() as writer:
         writer._write(b"parquet" * 1000)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from node import children, deathwatch
-from node.children import BACKOFF_FIRST, BACKOFF_MOST, GRACE_SECONDS, Supervisor
+from node.processes import children, deathwatch
+from node.processes.children import BACKOFF_FIRST, BACKOFF_MOST, GRACE_SECONDS, Supervisor
 from tests.support.clock import Clock
 from tests.unit.node.wait import alive, eventually, wait_for
 
@@ -27,7 +27,7 @@ time.sleep(600)
 
 SLOW_AGENT = """
 import time
-from node.watchdog import Watchdog
+from node.processes.watchdog import Watchdog
 Watchdog.add = lambda self, sid: time.sleep(600)
 """
 """Found by a machine so busy that the agent was killed before it had said what it had started."""
@@ -35,7 +35,7 @@ Watchdog.add = lambda self, sid: time.sleep(600)
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from node.children import Supervisor
+from node.processes.children import Supervisor
 
 async def main():
     supervisor = Supervisor(Path(sys.argv[1]), lambda name, error: None)
@@ -48,7 +48,7 @@ asyncio.run(main())
 OUTER = f"""
 import asyncio, sys
 from pathlib import Path
-from node.children import Supervisor
+from node.processes.children import Supervisor
 
 async def main():
     supervisor = Supervisor(Path(sys.argv[1]), lambda name, error: None)

@@ -7,8 +7,8 @@ import pytest
 
 from consensus.state import NodeId
 from discovery.peer import Hint
-from node.dissolution import DEPARTURE, Departure, carry_out
-from node.joining import LOG_BEGUN, RECORD, ClusterRecord, read_record, require_log
+from node.joining.dissolution import DEPARTURE, Departure, carry_out
+from node.joining.joining import LOG_BEGUN, RECORD, ClusterRecord, read_record, require_log
 
 DEPARTING = Departure("c-1", "c-2", (Hint("10.0.0.2", 7443, "b" * 32),))
 

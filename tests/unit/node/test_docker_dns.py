@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, strategies as st
 
-from node import docker_dns
-from node.docker_dns import make_query, number_in, parse_answer, reverse_lookup
+from node.joining import docker_dns
+from node.joining.docker_dns import make_query, number_in, parse_answer, reverse_lookup
 
 ID = 0x1234
 

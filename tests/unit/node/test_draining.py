@@ -4,7 +4,7 @@ import pytest
 from immutables import Map
 
 from consensus.state import Blob, ClusterState, Digest, Member, MemberStatus, NodeId
-from node.draining import only_here, unmoved
+from node.membership.draining import only_here, unmoved
 
 DIGEST = Digest("1" * 64)
 

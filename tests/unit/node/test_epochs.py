@@ -9,13 +9,13 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AnnounceHead, BeginEpoch, JoinMember, SetMemberStatus
 from consensus.ports import LogStatus
 from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId, Rotation, RotationPhase
-from node.children import ChildError, Supervisor
-from node.engines import InlineEngine
-from node.epochs import BACKOFF_FIRST, EpochKeeper, head_to_begin_with
+from node.epochs.keeper import BACKOFF_FIRST, EpochKeeper, head_to_begin_with
+from node.epochs.runtimes import InlineEngine
+from node.processes.children import ChildError, Supervisor
 from tests.support.clock import Clock
 from training.ray_cluster import RayStartError
 

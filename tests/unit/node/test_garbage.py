@@ -3,7 +3,7 @@
 from hypothesis import given, strategies as st
 
 from consensus.state import Digest
-from node.garbage import Garbage
+from node.blobs.garbage import Garbage
 
 GRACE = 10.0
 BLOBS = [Digest(name * 64) for name in "abc"]

@@ -8,15 +8,15 @@ from typing import Literal, cast
 import pytest
 from msgspec.structs import replace
 
-from consensus.members import DEVELOPMENT
 from consensus.ports import Log
+from consensus.rules.members import DEVELOPMENT
 from consensus.state import ClusterState, NodeId
 from discovery.merging import Standing
 from discovery.peer import Peer
-from node.gate import SPLIT_SECONDS, NodeGate
-from node.joining import ClusterRecord
-from node.membership import Membership
-from node.peer_table import PeerTable
+from node.joining.gate import SPLIT_SECONDS, NodeGate
+from node.joining.joining import ClusterRecord
+from node.membership.manager import Membership
+from node.peering.table import PeerTable
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
 EMPTY = ClusterState()

@@ -13,10 +13,10 @@ from consensus.state import ClusterState, Member, NodeId
 from discovery.merging import Standing
 from discovery.peer import Hint, Peer
 from discovery.watcher import Watcher
-from node.greeter import AGAIN_SECONDS, FORGET_FAILURES, FORGET_SECONDS, Greeter, again_after
-from node.peer_table import PeerTable
-from node.peer_words import Grant, Greeting, PeerUnreachable
-from node.peers import PeerClient
+from node.peering.client import PeerClient
+from node.peering.greeter import AGAIN_SECONDS, FORGET_FAILURES, FORGET_SECONDS, Greeter, again_after
+from node.peering.table import PeerTable
+from node.peering.words import Grant, Greeting, PeerUnreachable
 from tests.unit.node.wait import eventually
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)

@@ -12,11 +12,11 @@ from consensus.state import NodeId
 from discovery.formation import SPLIT_PATIENCE_SECONDS
 from discovery.peer import Peer
 from node import config
-from node.greeter import Greeter
-from node.joining import RECOVERING, CannotStart, ClusterRecord, Joiner, note_log, read_record, require_log
-from node.peer_words import Grant
-from node.peers import PeerClient
-from node.promises import Promises
+from node.joining.joining import RECOVERING, CannotStart, ClusterRecord, Joiner, note_log, read_record, require_log
+from node.joining.promises import Promises
+from node.peering.client import PeerClient
+from node.peering.greeter import Greeter
+from node.peering.words import Grant
 from tests.support.clock import Clock
 
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from consensus.memory import MemoryNetwork
+from consensus.log.memory import MemoryNetwork
 from consensus.messages import JoinMember, RaiseLevel
 from consensus.state import Member, NodeId
-from node.membership import Membership
-from node.voters import Limits
+from node.membership.manager import Membership
+from node.membership.voters import Limits
 from tests.support.clock import Clock
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")

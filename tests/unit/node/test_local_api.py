@@ -12,14 +12,14 @@ import pytest
 from aiohttp import web
 
 from consensus.codec import decode_entry, decode_state, encode_command
-from consensus.machine import apply
 from consensus.messages import BeginEpoch, CreateToken, NameCluster
+from consensus.rules.machine import apply
 from consensus.state import ClusterState, NodeId, Role
-from node import view_feed
-from node.local_api import FRONT_HEADER, LocalApi, serve
-from node.serving_view import ViewBuilder
-from node.telemetry import Telemetry
-from node.view_feed import ViewFeed
+from node.local import view_feed
+from node.local.api import FRONT_HEADER, LocalApi, serve
+from node.local.serving_view import ViewBuilder
+from node.local.view_feed import ViewFeed
+from node.telemetry.telemetry import Telemetry
 from serving.stats import ModelStats, StatsReply, StatsReport
 from serving.view import ServingView, decode_view
 from tests.support.clock import Clock

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from consensus.memory import MemoryNetwork
+from consensus.log.memory import MemoryNetwork
 from consensus.messages import Command, JoinMember, RemoveMember, SetMemberStatus
 from consensus.ports import Committed, NoQuorum
 from consensus.state import Member, MemberStatus, NodeId
-from node.membership import NOTICE_SECONDS, TRANSFER_PAUSE_SECONDS, Membership
-from node.voters import Limits
+from node.membership.manager import NOTICE_SECONDS, TRANSFER_PAUSE_SECONDS, Membership
+from node.membership.voters import Limits
 from tests.support.clock import Clock
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")
@@ -29,7 +29,7 @@ async def founded(*voters: NodeId, learners: tuple[NodeId, ...] = ()) -> MemoryN
 
 
 async def registers(network: MemoryNetwork, node: NodeId) -> None:
-    """As `node.registration` does when the log does not say that it is here."""
+    """As `node.joining.registration` does when the log does not say that it is here."""
     member = Member(node, f"node-{node[0]}", ("127.0.0.1",), 1, 2, 3, 2, "1", 0.0)
     await network.logs[node].propose(JoinMember(member), actor="test")
 

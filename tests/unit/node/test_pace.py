@@ -2,7 +2,7 @@
 
 from hypothesis import given, strategies as st
 
-from node.pace import BURST_SECONDS, Pace
+from node.blobs.pace import BURST_SECONDS, Pace
 
 
 class Clock:

@@ -15,14 +15,14 @@ from immutables import Map
 
 from consensus.state import ClusterState, Digest, Member, NodeId
 from discovery.peer import Peer
-from node.blob_writer import BlobWriter
-from node.pace import Pace
-from node.peer_connector import PeerConnector
-from node.peer_table import PeerTable
-from node.peer_words import PeerRefused, PeerUnreachable
-from node.peers import GREETING_SECONDS
-from node.room import DiskFull, Limits
-from node.transfer import NoHolder
+from node.blobs.pace import Pace
+from node.blobs.room import DiskFull, Limits
+from node.blobs.transfer import NoHolder
+from node.blobs.writer import BlobWriter
+from node.peering.client import GREETING_SECONDS
+from node.peering.connector import PeerConnector
+from node.peering.table import PeerTable
+from node.peering.words import PeerRefused, PeerUnreachable
 from tests.support.clock import Clock
 from tests.unit.node.fabric import CLUSTER, STRANGERS, Node, fabric
 

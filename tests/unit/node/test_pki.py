@@ -1,4 +1,4 @@
-"""Who gets in: real handshakes on loopback between identities made by `node.pki`."""
+"""Who gets in: real handshakes on loopback between identities made by `node.identity.pki`."""
 
 import asyncio
 import ssl
@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, strategies as st
 
 from consensus.state import NodeId
-from node.pki import DNS_NAME, Authority, Identity, NodeKey, SecretError
-from node.tls import Contexts, Revoked
+from node.identity.pki import DNS_NAME, Authority, Identity, NodeKey, SecretError
+from node.identity.tls import Contexts, Revoked
 
 SECRET = bytes(range(32))
 IPS = ("127.0.0.1",)
@@ -109,7 +109,7 @@ def test_two_nodes_derive_the_same_authority(tmp_path: Path, authority: Authorit
     (tmp_path / "secret").write_text(SECRET.hex())
     (tmp_path / "secret").chmod(0o600)
     code = (
-        "import sys, pathlib; from node.pki import *\n"
+        "import sys, pathlib; from node.identity.pki import *\n"
         "a = Authority.from_secret(load_secret(pathlib.Path(sys.argv[1])))\n"
         "sys.stdout.write(a.fingerprint + ' ' + a.admin_token() + ' ' + a.certificate.subject.rfc4514_string())"
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given, strategies as st
 
 from consensus.state import Digest, NodeId
-from node.placement import owners, ranking
+from node.blobs.placement import owners, ranking
 
 digests = st.binary(min_size=1, max_size=8).map(lambda raw: Digest(hashlib.sha256(raw).hexdigest()))
 members = st.sets(st.integers(0, 10_000).map(lambda n: NodeId(f"{n:032x}")), min_size=1, max_size=9).map(list)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from consensus.state import Digest
-from node.progress import SAY_SECONDS, Progress
+from node.blobs.progress import SAY_SECONDS, Progress
 
 A, B, C = (Digest(name * 64) for name in "abc")
 

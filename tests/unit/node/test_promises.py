@@ -7,8 +7,8 @@ import msgspec
 
 from consensus.state import NodeId
 from discovery.promises import Ask, Ballot
-from node.peer_words import PeerUnreachable
-from node.promises import PATH, Promises
+from node.joining.promises import PATH, Promises
+from node.peering.words import PeerUnreachable
 
 IDS = [NodeId(letter * 32) for letter in "abc"]
 

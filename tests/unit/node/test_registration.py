@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 from msgspec import structs
 
-from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import Command, SetMemberStatus
 from consensus.ports import Committed, NoQuorum
 from consensus.state import CommandId, Member, MemberStatus
-from node.joining import ClusterRecord
-from node.registration import CHECK_SECONDS, Registration
+from node.joining.joining import ClusterRecord
+from node.joining.registration import CHECK_SECONDS, Registration
 from tests.support.clock import Clock
 from tests.unit.consensus.facts import A, B, member
 

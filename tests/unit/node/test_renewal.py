@@ -11,17 +11,18 @@ from unittest.mock import Mock
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from consensus.engine import Timers
-from consensus.memory import MemoryNetwork
+from consensus.core.engine import Timers
+from consensus.log.memory import MemoryNetwork
 from consensus.messages import JoinMember, NameCluster, RemoveMember
 from consensus.state import Digest, Member, NodeId
 from discovery.watcher import Watcher
-from node import peer_connector, pki
-from node.greeter import Greeter
-from node.peer_words import ClocksDiffer, PeerRefused, PeerUnreachable
-from node.pki import Identity, NodeKey
-from node.removal import Removal
-from node.transfer import NoHolder
+from node.blobs.transfer import NoHolder
+from node.identity import pki
+from node.identity.pki import Identity, NodeKey
+from node.membership.removal import Removal
+from node.peering import connector as peer_connector
+from node.peering.greeter import Greeter
+from node.peering.words import ClocksDiffer, PeerRefused, PeerUnreachable
 from tests.support.clock import Clock
 from tests.unit.consensus.fabric import cluster
 from tests.unit.node.fabric import AUTHORITY, Node, fabric
@@ -225,7 +226,7 @@ async def test_a_clock_a_day_off_is_named(
             with pytest.raises(ClocksDiffer, match=f"{word} by this node's clock .20..-.*compare the clocks"):
                 await node.peers.greet("127.0.0.1", wrong.port, node.hello())
             warnings = Mock()
-            monkeypatch.setattr("node.greeter._log", warnings)
+            monkeypatch.setattr("node.peering.greeter._log", warnings)
             greeter = greeter_of(node, [])
             for _ in range(3):
                 await greeter._greet("127.0.0.1", wrong.port)

@@ -8,9 +8,9 @@ import pytest
 from consensus.messages import DeleteDataset, SetMemberStatus
 from consensus.queries import active_members
 from consensus.state import Digest, MemberStatus
-from node.distribute import NotDurable
-from node.placement import owners
-from node.replicator import GRACE_SECONDS, Pauses
+from node.blobs.distribute import NotDurable
+from node.blobs.placement import owners
+from node.blobs.replicator import GRACE_SECONDS, Pauses
 from tests.unit.node.cluster import Flock, flock
 from tests.unit.node.fabric import Node
 from tests.unit.node.wait import eventually

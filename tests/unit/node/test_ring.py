@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from node.ring import MAX_REPLACED, Ring, RingStore, chosen, decode_ring, secret_in_use
-from node.secret import SecretError, digest_of, load_secret
+from node.identity.ring import MAX_REPLACED, Ring, RingStore, chosen, decode_ring, secret_in_use
+from node.identity.secret import SecretError, digest_of, load_secret
 
 OLD, NEW, OTHER = (bytes([number]) * 32 for number in (1, 2, 3))
 BEFORE = Ring(OLD)

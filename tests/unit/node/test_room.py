@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from node.room import FULL_SECONDS, DiskFull, Limits, Purpose, Room
+from node.blobs.room import FULL_SECONDS, DiskFull, Limits, Purpose, Room
 
 
 class Usage(NamedTuple):

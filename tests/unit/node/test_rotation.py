@@ -11,21 +11,21 @@ import aiohttp
 import msgspec
 import pytest
 
-from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AbandonRotation, BeginRotation, ExcuseNode, JoinMember
 from consensus.ports import CommandRejected, NoQuorum
 from consensus.state import Digest, Member, NodeId, RotationPhase
 from discovery.peer import Peer
-from node.blobs import BlobStore
-from node.keyring import Keyring
-from node.peer_api import PeerApi
-from node.peer_table import PeerTable
-from node.peer_words import Grant, OtherSecret, PeerRefused
-from node.peers import PeerClient
-from node.pki import Authority, Identity, NodeKey
-from node.ring import RingStore
-from node.rotation import OFFER_SECONDS, PATH, Rotator
-from node.secret import SecretError, admin_token, digest_of, load_secret
+from node.blobs.store import BlobStore
+from node.identity.keyring import Keyring
+from node.identity.pki import Authority, Identity, NodeKey
+from node.identity.ring import RingStore
+from node.identity.secret import SecretError, admin_token, digest_of, load_secret
+from node.membership.rotation import OFFER_SECONDS, PATH, Rotator
+from node.peering.client import PeerClient
+from node.peering.server import PeerApi
+from node.peering.table import PeerTable
+from node.peering.words import Grant, OtherSecret, PeerRefused
 from tests.support.clock import Clock
 from tests.unit.node.fabric import PATIENT_SECONDS
 from tests.unit.node.wait import eventually

@@ -3,7 +3,7 @@
 import pytest
 
 from consensus.state import NodeId, Rotation, RotationPhase
-from node.rotation_plan import Confirm, Fetch, Held, Nothing, Present, Retire, Step, next_step
+from node.identity.rotation_plan import Confirm, Fetch, Held, Nothing, Present, Retire, Step, next_step
 
 ME = NodeId("a" * 32)
 SETTLED, PREPARE, PRESENT, RETIRE = RotationPhase

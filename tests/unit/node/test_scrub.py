@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from consensus.state import Digest
-from node.blob_writer import CHUNK_BYTES
-from node.blobs import BlobStore
-from node.scrub import MAX_BYTES_PER_SECOND, MIN_PASS_SECONDS, Scrubber
+from node.blobs.scrub import MAX_BYTES_PER_SECOND, MIN_PASS_SECONDS, Scrubber
+from node.blobs.store import BlobStore
+from node.blobs.writer import CHUNK_BYTES
 from tests.support.clock import Clock
 from tests.unit.node.cluster import flock
 from tests.unit.node.wait import eventually

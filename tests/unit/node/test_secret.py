@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from node import secret as cluster_secret
-from node.secret import JoinToken, SecretError
+from node.identity import secret as cluster_secret
+from node.identity.secret import JoinToken, SecretError
 
 SECRET = bytes(range(32))
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from node import slot
-from node.slot import GenesisRecord, SlotError
+from node.joining import slot
+from node.joining.slot import GenesisRecord, SlotError
 
 CLAIMER = """
 import sys
 from pathlib import Path
-from node import slot
+from node.joining import slot
 claimed = slot.claim(Path(sys.argv[1]), None, wait=0, replica=lambda: None)
 print(claimed.number, flush=True)
 sys.stdin.read()
@@ -23,7 +23,7 @@ sys.stdin.read()
 RACER = """
 import os, sys
 from pathlib import Path
-from node.slot import GenesisRecord, claim_genesis
+from node.joining.slot import GenesisRecord, claim_genesis
 for line in sys.stdin:
     folder, signal = line.split()
     print("set", flush=True)

@@ -13,11 +13,11 @@ from hypothesis import given, settings, strategies as st
 from consensus.messages import BeginEpoch, SetMemberStatus
 from consensus.ports import Beacon
 from consensus.state import MemberStatus, NodeId
-from node.beacon import MAX_BYTES, NodeBeacon, decode_all, encode
-from node.front_stats import SILENT_SECONDS, FrontStats
-from node.history import Ring
-from node.machine import CpuMeter, Sample, cgroup_cores, cgroup_used, machine_cpu, memory_of, memory_total
-from node.telemetry import Telemetry
+from node.telemetry.beacon import MAX_BYTES, NodeBeacon, decode_all, encode
+from node.telemetry.front_stats import SILENT_SECONDS, FrontStats
+from node.telemetry.history import Ring
+from node.telemetry.machine import CpuMeter, Sample, cgroup_cores, cgroup_used, machine_cpu, memory_of, memory_total
+from node.telemetry.telemetry import Telemetry
 from serving.stats import ModelStats, StatsReport
 from tests.support.clock import Clock as LoopClock
 from tests.unit.node.cluster import Flock, flock

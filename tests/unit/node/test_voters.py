@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
 from consensus.state import MemberStatus, NodeId
-from node.voters import (
+from node.membership.voters import (
     AddVoter,
     Change,
     Limits,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from node.children import Supervisor
-from node.workshop import IDLE_SECONDS, LIMIT_SECONDS, Workshop, WorkshopBusy, WorkshopError
+from node.processes.children import Supervisor
+from node.processes.workshop import IDLE_SECONDS, LIMIT_SECONDS, Workshop, WorkshopBusy, WorkshopError
 from tests.support.clock import Clock
 from tests.unit.node.wait import alive, eventually
 

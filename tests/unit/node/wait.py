@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from node import deathwatch
+from node.processes import deathwatch
 
 
 def alive(pid: int) -> bool:

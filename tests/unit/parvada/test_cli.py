@@ -370,7 +370,7 @@ def test_init_makes_a_private_secret_once_and_the_token_comes_from_it(
 
 
 def test_a_node_whose_slot_is_taken_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from node import slot
+    from node.joining import slot
 
     monkeypatch.setenv("PARVADA_DATA", str(tmp_path))
     monkeypatch.setenv("PARVADA_SLOT", "3")

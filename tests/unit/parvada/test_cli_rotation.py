@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.ring import Ring, RingStore
-from node.secret import admin_token, encode_join_token, load_secret
+from node.identity.ring import Ring, RingStore
+from node.identity.secret import admin_token, encode_join_token, load_secret
 from tests.unit.parvada.canned import NODE_IDS
 from tests.unit.parvada.conftest import Run, Waited
 from tests.unit.parvada.scripted import Answer, Script, ScriptedNode, Seen, from_table

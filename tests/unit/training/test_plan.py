@@ -6,7 +6,6 @@ from collections import Counter
 import msgspec
 from hypothesis import given, settings, strategies as st
 
-from consensus.machine import apply
 from consensus.messages import (
     Accepted,
     AddDatasetVersion,
@@ -26,6 +25,7 @@ from consensus.messages import (
     StartFolds,
     SubmitJob,
 )
+from consensus.rules.machine import apply
 from consensus.state import (
     CandidateId,
     ClusterState,

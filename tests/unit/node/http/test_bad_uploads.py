@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from consensus.queries import referenced_digests
+from node.blobs.room import Limits
 from node.http import datasets
-from node.room import Limits
 from tests.support.clock import Clock
 from tests.unit.node.http.world import World, world
 from tests.unit.node.wait import eventually

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from consensus.memory import MemoryLog, MemoryNetwork
+from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import CreateToken
 from consensus.ports import NoQuorum
 from consensus.state import NodeId, Role

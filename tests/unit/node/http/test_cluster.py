@@ -10,8 +10,8 @@ from msgspec import structs
 from consensus.messages import BeginEpoch, DropBlobs, HoldBlobs, JoinMember
 from consensus.state import NodeId
 from node.http.cluster import describe
-from node.membership import Membership
-from node.voters import Limits
+from node.membership.manager import Membership
+from node.membership.voters import Limits
 from serving.stats import ModelStats, StatsReport
 from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, model

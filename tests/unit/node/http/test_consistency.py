@@ -11,7 +11,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings, strategies as st
 from yarl import URL
 
-from consensus.memory import MemoryLog
+from consensus.log.memory import MemoryLog
 from consensus.messages import AddDatasetVersion, Barrier, BeginEpoch, CancelJob, DeleteDataset, HeldBlob
 from consensus.state import DatasetVersion, JobId
 from node.http.app import MIN_INDEX_SECONDS

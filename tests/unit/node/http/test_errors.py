@@ -6,10 +6,10 @@ import pytest
 
 from consensus.messages import Rejected
 from consensus.ports import CommandRejected
-from node.distribute import NotDurable
+from node.blobs.distribute import NotDurable
 from node.http.errors import render
-from node.peer_words import PeerUnreachable
-from node.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
+from node.peering.words import PeerUnreachable
+from node.processes.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 
 
 @pytest.mark.parametrize(

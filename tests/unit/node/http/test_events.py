@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from consensus.feed import Feed
+from consensus.log.feed import Feed
 from consensus.ports import Resync
 from node.http import events
 from tests.support.clock import Clock

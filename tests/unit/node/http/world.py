@@ -20,22 +20,22 @@ from msgspec.structs import replace
 
 from consensus.messages import Barrier, CreateToken, NameCluster
 from consensus.state import ClusterState, Role
-from node import workshop_worker
 from node.http.app import make_app
 from node.http.context import Ports, Settings
-from node.keyring import Keyring
-from node.leadership import Leadership
-from node.local_api import LocalApi, serve
-from node.membership import Membership
-from node.pki import NodeKey
-from node.ring import RingStore
-from node.rotation import Rotator
-from node.serving_view import ViewBuilder
-from node.telemetry import Telemetry
-from node.view_feed import ViewFeed
-from node.voters import Limits
-from node.workshop import WorkshopError
-from node.workshop_worker import Call, Returned
+from node.identity.keyring import Keyring
+from node.identity.pki import NodeKey
+from node.identity.ring import RingStore
+from node.local.api import LocalApi, serve
+from node.local.serving_view import ViewBuilder
+from node.local.view_feed import ViewFeed
+from node.membership.leadership import Leadership
+from node.membership.manager import Membership
+from node.membership.rotation import Rotator
+from node.membership.voters import Limits
+from node.processes import workshop_worker
+from node.processes.workshop import WorkshopError
+from node.processes.workshop_worker import Call, Returned
+from node.telemetry.telemetry import Telemetry
 from tests.unit.node.cluster import Flock, flock, loop_time
 
 ADMIN = "pvd_admin"

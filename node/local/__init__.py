@@ -1,0 +1,1 @@
+"""What the agent gives to its own children through its Unix socket."""

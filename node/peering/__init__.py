@@ -1,0 +1,1 @@
+"""How nodes reach one another: the peer table, connections by mutual TLS, the peer port, greetings."""
