@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := check
-.PHONY: help check test proof soak bytecode static lint types arrows unit fuzz simulate chaos scale format lock image clean
+.PHONY: help check test proof soak bytecode static lint types arrows unit fuzz simulate chaos scale format generate lock image clean
 
 ## help: this list
 help:
@@ -87,6 +87,10 @@ scale: bytecode
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+## generate: parvada/client.py from parvada/aio.py
+generate: $(VENV)/.ready
+	$(BIN)/python -m tools.blocking_client
 
 ## lock: pins with hashes for every platform; needs uv
 lock:

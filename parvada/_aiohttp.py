@@ -5,14 +5,17 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import aiohttp
 from yarl import URL
 
-from parvada._body import CHUNK_BYTES, Download, Upload
+from parvada._body import CHUNK_BYTES, Download, Progress, Upload, upload_of
 from parvada._protocol import Attempts, Call, Request, Response, problem_of
 from parvada._session import CONNECT_SECONDS, Session, Token, new_key, target_of
+
+if TYPE_CHECKING:
+    from parvada._body import DataSource
 
 T = TypeVar("T")
 LOST = (aiohttp.ClientError, OSError, TimeoutError)
@@ -46,19 +49,30 @@ class AsyncSession(Session):
             await self._http.close()
             self._http = None
 
+    def _clock(self) -> float:
+        """Seconds of the clock by which this loop sleeps."""
+        return asyncio.get_running_loop().time()
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def _upload_of(self, source: "DataSource", progress: Progress | None) -> Upload:
+        """What is to be sent: files are opened, and frames encoded, beside the loop."""
+        return await asyncio.to_thread(upload_of, source, progress)
+
     async def _call(self, call: Call[T], key: str | None = None) -> T:
         key = key or new_key()
-        attempts = Attempts(self._route, self._patience, _now())
+        attempts = Attempts(self._route, self._patience, self._clock())
         while True:
-            url, wait = attempts.next(_now())
-            await asyncio.sleep(wait)
+            url, wait = attempts.next(self._clock())
+            await self._sleep(wait)
             try:
                 async with self._send(url, call.request, key, self._silence(call.request)) as answer:
                     response = await _read(answer, url)
             except LOST as exc:
-                attempts.failed(url, reason_of(exc), _now())
+                attempts.failed(url, reason_of(exc), self._clock())
                 continue
-            if attempts.settled(response, _now()):
+            if attempts.settled(response, self._clock()):
                 if self._may_try_with_token(response):
                     attempts.again()
                     continue
@@ -88,10 +102,10 @@ class AsyncSession(Session):
     ) -> T:
         """What `take` makes of the first good answer, which is closed with the stack. A node that it loses is passed
         over."""
-        attempts = Attempts(self._route, self._patience, _now())
+        attempts = Attempts(self._route, self._patience, self._clock())
         while True:
-            url, wait = attempts.next(_now())
-            await asyncio.sleep(wait)
+            url, wait = attempts.next(self._clock())
+            await self._sleep(wait)
             try:
                 async with AsyncExitStack() as stack:
                     answer = await stack.enter_async_context(self._send(url, request, "", self._silence(request)))
@@ -101,15 +115,15 @@ class AsyncSession(Session):
                         return taken
                     response = await _read(answer, url)
             except LOST as exc:
-                attempts.failed(url, reason_of(exc), _now())
+                attempts.failed(url, reason_of(exc), self._clock())
                 continue
-            if attempts.settled(response, _now()):
+            if attempts.settled(response, self._clock()):
                 if not self._may_try_with_token(response):
                     raise problem_of(response)
                 attempts.again()
 
     def _on_end(self, url: str) -> Callable[[], None]:
-        return lambda: self._route.failed(url, _now())
+        return lambda: self._route.failed(url, self._clock())
 
     def _send(self, url: str, request: Request, key: str, silence: float) -> "aiohttp.client._RequestContextManager":
         if self._http is None or self._http.closed:
@@ -150,11 +164,6 @@ class OpenStream:
         if not chunk:
             self._on_end()
         return chunk
-
-
-def _now() -> float:
-    """Seconds of the clock by which this loop sleeps."""
-    return asyncio.get_running_loop().time()
 
 
 def reason_of(error: BaseException) -> str:

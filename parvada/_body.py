@@ -13,6 +13,8 @@ from parvada.errors import ParvadaError
 if TYPE_CHECKING:
     import pandas as pd
 
+    DataSource = str | Path | bytes | IO[bytes] | pd.DataFrame
+
 CHUNK_BYTES = 256 * 1024
 SPOOL_BYTES = 16 * 1024 * 1024
 """A stream that cannot seek is copied first; up to this size in memory."""
@@ -62,7 +64,7 @@ class Upload:
             self._file.close()
 
 
-def upload_of(source: "str | Path | bytes | IO[bytes] | pd.DataFrame", progress: Progress | None = None) -> Upload:
+def upload_of(source: "DataSource", progress: Progress | None = None) -> Upload:
     """An `Upload` of a path, bytes, an open binary file (from its position) or a DataFrame (as Parquet, no index).
 
     Raises OSError if the file cannot be opened and TypeError for anything else.

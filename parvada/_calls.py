@@ -1,7 +1,7 @@
 """Every call of the API as a `Call`: path, query, body and the type of its answer. One function a call, no I/O."""
 
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from urllib.parse import quote
 
 import msgspec
@@ -36,15 +36,14 @@ from parvada.schema import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
-    DataSource = str | Path | bytes | IO[bytes] | pd.DataFrame
     Rows = Sequence[Mapping[str, Any]] | bytes | pd.DataFrame
 
 PARSE_SECONDS = 900.0
 """How long a node may be silent after an upload's last byte: it parses, stores and replicates before it answers."""
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+"""States in which a job stays."""
 
 
 def _path(*parts: str | int) -> str:

@@ -7,12 +7,15 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
-from parvada._body import CHUNK_BYTES, Download, Upload
+from parvada._body import CHUNK_BYTES, Download, Progress, Upload, upload_of
 from parvada._protocol import Attempts, Call, Request, Response, problem_of
 from parvada._session import CONNECT_SECONDS, Session, Token, new_key, target_of
+
+if TYPE_CHECKING:
+    from parvada._body import DataSource
 
 T = TypeVar("T")
 LOST = (OSError, http.client.HTTPException)
@@ -57,6 +60,9 @@ class SyncSession(Session):
         for connections in kept.values():
             for connection in connections:
                 connection.close()
+
+    def _upload_of(self, source: "DataSource", progress: Progress | None) -> Upload:
+        return upload_of(source, progress)
 
     def _call(self, call: Call[T], key: str | None = None) -> T:
         key = key or new_key()

@@ -1,16 +1,14 @@
-"""`AsyncClient`: the same methods as `Client`, as coroutines and async iterators, on aiohttp."""
+"""`AsyncClient`: every call as a coroutine or an async iterator, on aiohttp. `client.py` is made from this file."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
 
 from parvada import _calls
 from parvada._aiohttp import AsyncSession
-from parvada._body import Download, Progress, upload_of
-from parvada._calls import DownloadFormat, UploadOptions
+from parvada._body import Download, Progress
+from parvada._calls import ENDED, DownloadFormat, UploadOptions
 from parvada._events import EventStream
-from parvada.client import ENDED
 from parvada.errors import JobTimeout
 from parvada.schema import (
     AliasChange,
@@ -38,13 +36,17 @@ if TYPE_CHECKING:
 
 
 class AsyncClient(AsyncSession):
-    """Talks to whichever node answers; belongs to one event loop. Errors and meanings are those of `Client`.
+    """Talks to whichever node answers; belongs to one event loop.
 
     ```python
-    async with AsyncClient(["http://127.0.0.1:8080", "http://127.0.0.1:8081"]) as parvada:
-        async for event in parvada.events(): ...
+    async with AsyncClient("http://127.0.0.1:8080", token="pvd_…") as parvada:
+        await parvada.upload("iris", "iris.csv", target="species")
+        job = await parvada.submit(job_spec("iris"))
+        async for job in parvada.wait_for_job(job.id): print(job.progress.fraction)
+        answer = await parvada.predict("iris", [{"sepal_length": 5.1, ...}])
     ```
-    An upload's `progress` is called in a worker thread.
+    Every method raises `ApiError` (its subclass says which kind), `Unreachable` when no node answered in time, and
+    `BadAnswer` when something that is not Parvada did. An upload's `progress` is called in a worker thread.
     """
 
     # ------------------------------------------------------------ cluster
@@ -58,7 +60,8 @@ class AsyncClient(AsyncSession):
 
     async def nodes(self) -> list[Node]:
         """All members."""
-        return (await self.status()).nodes
+        cluster = await self.status()
+        return cluster.nodes
 
     async def stats(self) -> Stats:
         """Load and latencies, merged over all nodes."""
@@ -125,7 +128,7 @@ class AsyncClient(AsyncSession):
 
         Returns when the data is durable on two nodes; equal content gives the version that is there already.
         """
-        body = await asyncio.to_thread(upload_of, source, progress)
+        body = await self._upload_of(source, progress)
         try:
             return await self._call(_calls.upload(name, body, options))
         finally:
@@ -177,8 +180,7 @@ class AsyncClient(AsyncSession):
         self, job_id: str, *, timeout: float | None = None, every: float = 0.5
     ) -> AsyncIterator[Job]:
         """Yield the job whenever it has changed, at last in its final state. Raises `JobTimeout` after `timeout`."""
-        clock = asyncio.get_running_loop().time
-        deadline = None if timeout is None else clock() + timeout
+        deadline = None if timeout is None else self._clock() + timeout
         seen: Job | None = None
         while True:
             job = await self.job(job_id)
@@ -187,9 +189,9 @@ class AsyncClient(AsyncSession):
                 seen = job
             if job.state in ENDED:
                 return
-            if deadline is not None and clock() + every > deadline:
+            if deadline is not None and self._clock() + every > deadline:
                 raise JobTimeout(f"job {job_id} is still {job.state} after {timeout:g} s; it runs on")
-            await asyncio.sleep(every)
+            await self._sleep(every)
 
     # ------------------------------------------------------------ models
     async def models(self) -> list[Model]:

@@ -1,12 +1,13 @@
-"""`Client`: the blocking client, on the standard library's HTTP alone."""
+# Made from parvada/aio.py by `make generate`: do not edit.
+"""`Client`: every call as a method that blocks, on the standard library's HTTP alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
 
 from parvada import _calls
-from parvada._body import Download, Progress, upload_of
-from parvada._calls import DownloadFormat, UploadOptions
+from parvada._body import Download, Progress
+from parvada._calls import ENDED, DownloadFormat, UploadOptions
 from parvada._events import EventStream
 from parvada._http import SyncSession
 from parvada.errors import JobTimeout
@@ -34,8 +35,6 @@ from parvada.schema import (
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDED = frozenset({"succeeded", "failed", "cancelled"})
-
 
 class Client(SyncSession):
     """Talks to whichever node answers; safe to share between threads.
@@ -45,7 +44,7 @@ class Client(SyncSession):
         parvada.upload("iris", "iris.csv", target="species")
         job = parvada.submit(job_spec("iris"))
         for job in parvada.wait_for_job(job.id): print(job.progress.fraction)
-        parvada.predict("iris", [{"sepal_length": 5.1, ...}]).predictions
+        answer = parvada.predict("iris", [{"sepal_length": 5.1, ...}])
     ```
     Every method raises `ApiError` (its subclass says which kind), `Unreachable` when no node answered in time, and
     `BadAnswer` when something that is not Parvada did.
@@ -62,7 +61,8 @@ class Client(SyncSession):
 
     def nodes(self) -> list[Node]:
         """All members."""
-        return self.status().nodes
+        cluster = self.status()
+        return cluster.nodes
 
     def stats(self) -> Stats:
         """Load and latencies, merged over all nodes."""
@@ -129,7 +129,7 @@ class Client(SyncSession):
 
         Returns when the data is durable on two nodes; equal content gives the version that is there already.
         """
-        body = upload_of(source, progress)
+        body = self._upload_of(source, progress)
         try:
             return self._call(_calls.upload(name, body, options))
         finally:
