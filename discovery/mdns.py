@@ -17,8 +17,9 @@ from zeroconf import DNSQuestionType, Error, IPVersion, NonUniqueNameException, 
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from discovery import tasks
-from discovery.peer import Hint, Peer, from_txt, is_node_id, to_txt
+from discovery.peer import Hint, Peer, from_txt, to_txt
 from discovery.sources import DuplicateIdentity, OnPeers
+from parvada.identifiers import is_node_id
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from parvada.identifiers import is_node_id
+
 MAX_ADDRESSES = 16
 """Addresses of one peer. A node has a few; a record with more is not ours."""
 MAX_TXT_BYTES = 1024
@@ -17,7 +19,6 @@ MAX_TXT_BYTES = 1024
 MAX_TXT_KEYS = 32
 TXT_FORMAT = "1"
 
-_ID = re.compile(r"[0-9a-f]{32}\Z")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}\Z")
 _CLUSTER_ID = re.compile(r"[0-9a-f][0-9a-f-]{0,63}\Z")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,31}\Z")
@@ -57,7 +58,8 @@ class Peer(msgspec.Struct, frozen=True):
     version: str
 
     def __post_init__(self) -> None:
-        _match(_ID, "node id", self.id)
+        if not is_node_id(self.id):
+            raise ValueError(f"{_shown(self.id)} is not a node id")
         _match(_FINGERPRINT, "fingerprint", self.fingerprint)
         _match(_VERSION, "version", self.version)
         for field in ("peer_port", "raft_port", "api_port"):
@@ -100,11 +102,6 @@ def check_port(port: int) -> int:
     if not 1 <= port <= 65535:
         raise ValueError(f"{port} is not a port (1 to 65535)")
     return port
-
-
-def is_node_id(text: str) -> bool:
-    """32 lower-case hexadecimal digits."""
-    return _ID.match(text) is not None
 
 
 def to_txt(peer: Peer) -> dict[str, str]:

@@ -4,7 +4,6 @@ Every variable starts with `PARVADA_`. An unknown one is refused with the neares
 error never passes for a default.
 """
 
-import difflib
 import math
 import os
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from parvada.nearest import nearest
 
 PREFIX = "PARVADA_"
 
@@ -244,8 +245,8 @@ def load(environment: Mapping[str, str]) -> Config:
 
 
 def _unknown(variable: str) -> str:
-    near = difflib.get_close_matches(variable.removeprefix(PREFIX), _VARIABLES, n=1)
-    hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+    near = nearest(variable.removeprefix(PREFIX), _VARIABLES)
+    hint = f"; did you mean {PREFIX}{near}?" if near is not None else ""
     return f"unknown setting {variable}{hint}"
 
 

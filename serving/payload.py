@@ -4,7 +4,6 @@ What the values of a column may be is decided by `parvada.columns`, the conversi
 """
 
 import csv
-import difflib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from parvada import quotes, schema
 from parvada.columns import ColumnError, to_frame
 from parvada.delimited import delimiter_of, told_delimiter, without_told
 from parvada.names import AmbiguousName, ColumnNames, header_names
+from parvada.nearest import nearest
 from parvada.texts import MISSING
 from serving import engines
 from serving.engines import Engine
@@ -136,10 +136,11 @@ def inputs_meant(given: Sequence[str], version: VersionView, rows: Mapping[str, 
 
 
 def refuse_unknown(name: str, known: Sequence[str], row: int | None = None) -> NoReturn:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; the model's columns are {list(known[:50])}"
+    near = nearest(name, known)
+    hint = f"; did you mean {near!r}?" if near is not None else f"; the model's columns are {list(known[:50])}"
     where = "" if row is None else f", row {row}"
-    raise BadInput(f"column {name!r}{where}: the model has no such column{hint}", column=name, row=row, nearest=near)
+    alike = [] if near is None else [near]
+    raise BadInput(f"column {name!r}{where}: the model has no such column{hint}", column=name, row=row, nearest=alike)
 
 
 def _shown(value: object) -> Any:

@@ -1,8 +1,8 @@
 """Which version of a model answers: pure, from the view and the request's own key."""
 
-import difflib
 import hashlib
 
+from parvada.nearest import nearest
 from serving.errors import UnknownModel
 from serving.view import Arm, ModelView, ServingView, VersionView
 
@@ -13,9 +13,9 @@ def model(view: ServingView, name: str) -> ModelView:
     """The model of that name. Raises `UnknownModel`, which suggests the nearest name."""
     found = view.find(name)
     if found is None:
-        near = difflib.get_close_matches(name, [m.name for m in view.models], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownModel(f"There is no model {name!r}{hint}", model=name, nearest=near)
+        near = nearest(name, [m.name for m in view.models])
+        hint = f"; did you mean {near!r}?" if near is not None else ""
+        raise UnknownModel(f"There is no model {name!r}{hint}", model=name, nearest=[] if near is None else [near])
     return found
 
 

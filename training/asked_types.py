@@ -8,8 +8,9 @@ from typing import get_args
 import msgspec
 import pyarrow as pa
 
+from parvada.nearest import known_are
 from parvada.schema import ColumnType, Reading
-from training.errors import BadRequest, nearest
+from training.errors import BadRequest
 
 _ASKED = re.compile(r"(?P<column>.+):(?P<type>[A-Za-z]+)(\[(?P<date>[^\]]*)\])?", re.DOTALL)
 _TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
@@ -30,7 +31,7 @@ def parse_types(asked: Iterable[str]) -> Mapping[str, AskedType]:
             raise _invalid(text, f"types: {text!r} is not column:type, as in when:datetime[%d/%m/%Y]")
         column, kind, date = found["column"], found["type"], found["date"] or ""
         if kind not in _TYPES:
-            raise _invalid(text, f"types: {kind!r} is no type{nearest(kind, _TYPES)}; known are {', '.join(_TYPES)}")
+            raise _invalid(text, f"types: {kind!r} is no type{known_are(kind, _TYPES)}")
         if found["date"] is not None and (kind != "datetime" or not _is_format(date)):
             raise _invalid(text, f"types: {text!r} has no format of dates in its brackets, as datetime[%d/%m/%Y] has")
         if column in types:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from training.errors import BadRequest, nearest
+from parvada.nearest import did_you_mean
+from training.errors import BadRequest
 from training.metrics import NEEDS
 
 # Fast on small data, sound on large: one of each family, and a baseline that every model must beat.
@@ -144,7 +145,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], field: str, size: Siz
             why = "is set by the job itself (its seed, one CPU a fit)" if ours else "is not a parameter"
             raise BadRequest(
                 "unknown_parameter",
-                f"{field}: {param!r} {why} of {name}{'' if ours else nearest(param, known)}",
+                f"{field}: {param!r} {why} of {name}{'' if ours else did_you_mean(param, known)}",
                 {"field": field, "value": param, "allowed": sorted(known)},
             )
     merged = {**defaults(kind, name, size), **params}
@@ -188,7 +189,7 @@ def _class(kind: str, name: str, field: str) -> type[Any]:
     if name in EXCLUDED:
         message = f"{field}: {name} cannot be trained here: {EXCLUDED[name]}"
     elif name in estimators("regressor" if kind == "classifier" else "classifier"):
-        message = f"{field}: {name} does not fit the task: a {kind} is needed{nearest(name, known)}"
+        message = f"{field}: {name} does not fit the task: a {kind} is needed{did_you_mean(name, known)}"
     else:
-        message = f"{field}: there is no {kind} {name!r}{nearest(name, known)}"
+        message = f"{field}: there is no {kind} {name!r}{did_you_mean(name, known)}"
     raise BadRequest("unknown_estimator", message, {"field": field, "value": name, "allowed": list(known)})

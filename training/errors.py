@@ -1,7 +1,6 @@
 """The errors of this package. A message says what was wrong, with which value, and what would be right."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 Details = Mapping[str, object]
 """JSON values only: they go into the `details` of the HTTP answer."""
@@ -46,11 +45,3 @@ class WorkerLost(TrainingError):
 
 class EpochLost(TrainingError):
     """This trainer's epoch is over, or its agent or Ray head is gone: the process must end (exit code 3)."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` or nothing: the end of a sentence about an unknown name."""
-    names = list(known)
-    lowered = {n.lower(): n for n in reversed(names)}
-    match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f" (did you mean {lowered[match[0]]!r}?)" if match else ""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from training.errors import BadRequest, nearest
+from parvada.nearest import did_you_mean
+from training.errors import BadRequest
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "binary": ("roc_auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "average_precision"),
@@ -51,7 +52,7 @@ def resolve_metric(metric: str, task: str, classes: Spread | None = None) -> tup
         allowed = METRICS[task]
         raise BadRequest(
             "unknown_metric",
-            f"metric {metric!r} does not exist for {task}{nearest(metric, allowed)}; "
+            f"metric {metric!r} does not exist for {task}{did_you_mean(metric, allowed)}; "
             f"allowed are auto, {', '.join(allowed)}",
             {"field": "metric", "value": metric, "allowed": ["auto", *allowed]},
         )

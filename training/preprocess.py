@@ -6,8 +6,9 @@ from typing import Any, Literal
 import msgspec
 
 from parvada.columns import layout
+from parvada.nearest import known_are
 from parvada.schema import InputField
-from training.errors import BadRequest, nearest
+from training.errors import BadRequest
 
 PREPROCESS_PREFIX = "preprocess__"
 """The options stand among a candidate's parameters under this prefix, as the steps of a pipeline do."""
@@ -31,7 +32,7 @@ def parse_options(given: Mapping[str, Any], field: str) -> PreprocessOptions:
         if name not in known:
             raise BadRequest(
                 "unknown_parameter",
-                f"{field}: {name!r} is not an option of preprocess{nearest(name, known)}; known are {', '.join(known)}",
+                f"{field}: {name!r} is not an option of preprocess{known_are(name, known)}",
                 {"field": field, "value": name, "allowed": list(known)},
             )
     try:

@@ -5,8 +5,9 @@ from collections.abc import Collection
 import msgspec
 
 from parvada.names import AmbiguousName, ColumnNames, folded
+from parvada.nearest import did_you_mean
 from training.asked_types import parse_types
-from training.errors import BadData, BadRequest, nearest
+from training.errors import BadData, BadRequest
 from training.sources import Source
 from training.upload import IngestOptions
 
@@ -70,6 +71,6 @@ def meant(name: str, known: ColumnNames, role: str, error: type[BadData] | type[
     shown = ", ".join(map(folded, names[:20])) + (", …" if len(names) > 20 else "")
     raise error(
         f"{role}_missing" if role == "target" else f"unknown_{role}",
-        f"the {role} column {name!r} is not in the file{nearest(name, names)}; its columns are {shown}",
+        f"the {role} column {name!r} is not in the file{did_you_mean(name, names)}; its columns are {shown}",
         {"column": name, "columns": names[:100]},
     )

@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parvada.nearest import did_you_mean
 from parvada.schema import SearchSpec
-from training.errors import BadRequest, nearest
+from training.errors import BadRequest
 
 MAX_GRID = 500
 _RANGE_KEYS = ("low", "high", "log", "int")
@@ -82,7 +83,7 @@ def _check_values(name: str, values: Any, field: str) -> None:
         raise BadRequest("invalid_search", message, details)
     for key in values:
         if key not in _RANGE_KEYS:
-            hint = nearest(key, _RANGE_KEYS)
+            hint = did_you_mean(key, _RANGE_KEYS)
             raise BadRequest("invalid_search", f"{field}: {name!r} has an unknown key {key!r}{hint}", details)
     low, high = values.get("low"), values.get("high")
     numbers = all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in (low, high))

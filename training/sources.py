@@ -13,11 +13,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.ipc as pa_ipc
 
 from parvada.columns import json_text
+from parvada.nearest import known_are
 from parvada.schema import Reading
 from parvada.texts import MISSING, QUOTED, TEXT, TYPED, TYPED_VALUE
 from training import dialect
 from training.batches import BATCH_BYTES, batch_rows, first_line, pieces, too_large
-from training.errors import BadData, BadRequest, nearest
+from training.errors import BadData, BadRequest
 from training.guess import EVERYTHING
 from training.index_columns import of_pandas
 from training.parquet import ParquetSource
@@ -72,7 +73,7 @@ def open_source(
     if format_name and format_name not in FORMATS:
         raise BadRequest(
             "unknown_format",
-            f"format {format_name!r} is not known{nearest(format_name, FORMATS)}; known are {', '.join(FORMATS)}",
+            f"format {format_name!r} is not known{known_are(format_name, FORMATS)}",
             {"allowed": list(FORMATS)},
         )
     with path.open("rb") as file:

@@ -2,7 +2,6 @@
 listed with their seeds. Everything that can be wrong with a job is found here, when it is submitted."""
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,12 @@ import msgspec
 
 from consensus.messages import NewCandidate
 from consensus.state import CandidateId, DatasetVersion, Json, Unit
+from parvada.identifiers import is_name
 from parvada.names import AmbiguousName, ColumnNames
+from parvada.nearest import did_you_mean
 from parvada.schema import CandidateSpec, DatasetDetail, DatasetRef, JobSpec, Note, UnitDetail
 from training import catalog, search
-from training.errors import BadRequest, nearest
+from training.errors import BadRequest
 from training.goal import fit_folds, goal_of
 from training.metrics import NEEDS, resolve_metric
 from training.notes import ABOUT_FEATURES, ABOUT_TARGETS
@@ -21,7 +22,6 @@ from training.preprocess import PREPROCESS_PREFIX, parse_options
 
 MAX_CANDIDATES = 2_000
 """Of a job: its command stays below the 1 MiB of one log entry."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RANGES: Mapping[str, tuple[float, float]] = {
     "cv.folds": (2, 20),
     "cv.repeats": (1, 10),
@@ -73,7 +73,7 @@ def _check_ranges(spec: JobSpec) -> None:
                 f"{field} is {value}: it must be {low} to {high}",
                 {"field": field, "value": value, "allowed": {"low": low, "high": high}},
             )
-    if not _NAME.fullmatch(spec.publish.alias):
+    if not is_name(spec.publish.alias):
         raise _invalid_name("publish.alias", spec.publish.alias)
 
 
@@ -102,7 +102,7 @@ def _unit(spec: JobSpec, ref: DatasetRef, dataset: DatasetVersion, field: str) -
     metric, why_metric = resolve_metric(spec.metric, goal.task, goal.classes)
     told = [note.message for note in detail.notes if _concerns(note, target, ref.drop)]
     model = spec.publish.model.replace("{dataset}", dataset.name).replace("{target}", target)
-    if not _NAME.fullmatch(model):
+    if not is_name(model):
         raise _invalid_name("publish.model", model)
     unit_detail = UnitDetail(
         drop=list(ref.drop),
@@ -144,7 +144,7 @@ def _meant(name: str, dataset: str, columns: ColumnNames, field: str) -> str:
     if found is None:
         raise BadRequest(
             "unknown_column",
-            f"{field}: {dataset} has no column {name!r}{nearest(name, columns)}",
+            f"{field}: {dataset} has no column {name!r}{did_you_mean(name, columns)}",
             details | {"allowed": list(columns)[:100]},
         )
     return found

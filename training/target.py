@@ -4,8 +4,9 @@ from typing import NoReturn
 
 import msgspec
 
+from parvada.nearest import known_are
 from parvada.schema import Column, Note, Scalar, Task
-from training.errors import BadData, BadRequest, nearest
+from training.errors import BadData, BadRequest
 
 TASKS = ("binary", "multiclass", "regression")
 MAX_CLASSES = 1_000
@@ -33,7 +34,7 @@ def resolve_target(column: Column, rows: int, wanted: str = "") -> Learnable:
     if wanted and wanted not in TASKS:
         raise BadRequest(
             "unknown_task",
-            f"task {wanted!r} is not supported{nearest(wanted, TASKS)}; known are {', '.join(TASKS)}",
+            f"task {wanted!r} is not supported{known_are(wanted, TASKS)}",
             {"allowed": list(TASKS)},
         )
     _check_learnable(column, rows)

@@ -1,22 +1,18 @@
 """What all rules share: how a rule is stamped, what it gives back or how it refuses, and the checks of values."""
 
 import math
-import re
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from consensus.messages import Event
 from consensus.state import ClusterState, Json
+from parvada.identifiers import is_digest, is_name, is_node_id
 
 TASKS: Final = ("binary", "multiclass", "regression", "multilabel")
 ENGINES: Final = ("onnx", "sklearn")
 MAX_TEXT: Final = 1000
 """Longest free text (comments, reasons, column names) in characters."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_NODE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -68,7 +64,7 @@ def cut(text: str) -> str:
 
 
 def check_name(what: str, value: str) -> None:
-    if _NAME.fullmatch(value) is None:
+    if not is_name(value):
         refuse(
             "invalid",
             f"{what} {shown(value)} is not a name: 1 to 128 letters, digits, '.', '_' or '-', "
@@ -77,12 +73,12 @@ def check_name(what: str, value: str) -> None:
 
 
 def check_node_id(value: str) -> None:
-    if _NODE_ID.fullmatch(value) is None:
+    if not is_node_id(value):
         refuse("invalid", f"node id {shown(value)} is not 32 lower-case hexadecimal digits")
 
 
 def check_digest(what: str, value: str) -> None:
-    if _DIGEST.fullmatch(value) is None:
+    if not is_digest(value):
         refuse("invalid", f"{what} {shown(value)} is not 64 lower-case hexadecimal digits")
 
 

@@ -16,6 +16,7 @@ from consensus.state import Digest
 from node.blobs.room import BlobError, Limits, Room
 from node.blobs.writer import BlobWriter, StoredBlob, digest_and_sync
 from node.files import fsync_folder
+from parvada.identifiers import is_digest
 
 
 class BlobMissing(BlobError):
@@ -153,10 +154,6 @@ class BlobStore:
 
     def _place(self, digest: Digest) -> Path:
         return self._directory / digest[:2] / digest
-
-
-def is_digest(text: str) -> bool:
-    return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
 def _remove_older(folder: Path, oldest: float) -> None:

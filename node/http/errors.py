@@ -13,9 +13,10 @@ from node.blobs.room import BlobError, DiskFull
 from node.membership.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
 from node.peering.words import PeerError
 from node.processes.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
+from parvada.nearest import did_you_mean
 from serving.errors import Unauthenticated
 from serving.problems import from_http, problem
-from training.errors import BadData, BadRequest, nearest
+from training.errors import BadData, BadRequest
 
 _log = logs.get("http")
 
@@ -57,7 +58,7 @@ def invalid(field: str, value: object, allowed: str) -> Refusal:
 def unknown(kind: str, name: str, known: Iterable[str] = ()) -> Unknown:
     """404, with the nearest name there is."""
     names = sorted(known)
-    return Unknown(404, f"unknown_{kind}", f"there is no {kind} {name!r}{nearest(name, names)}", {"name": name})
+    return Unknown(404, f"unknown_{kind}", f"there is no {kind} {name!r}{did_you_mean(name, names)}", {"name": name})
 
 
 _REJECTED: Mapping[str, int] = {

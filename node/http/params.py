@@ -9,11 +9,11 @@ import msgspec
 from aiohttp import web
 
 from node.http.errors import Refusal, invalid
-from training.errors import nearest
+from parvada.identifiers import is_name
+from parvada.nearest import known_are
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _AT = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `(?P<at>.*)`)?")
@@ -36,7 +36,7 @@ def known_only(request: web.Request, names: Iterable[str] = ()) -> None:
             raise Refusal(
                 400,
                 "unknown_parameter",
-                f"unknown query parameter {name!r}{nearest(name, allowed)}; known are {', '.join(sorted(allowed))}",
+                f"unknown query parameter {name!r}{known_are(name, sorted(allowed))}",
                 {"field": name},
             )
 
@@ -88,7 +88,7 @@ def moment(request: web.Request, name: str) -> float | None:
 
 def name_of(kind: str, text: str) -> str:
     """A name for something new."""
-    if _NAME.fullmatch(text) is None:
+    if not is_name(text):
         allowed = "1 to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit"
         raise invalid(f"{kind} name", text, allowed)
     return text
@@ -121,7 +121,7 @@ def _explain(message: str, form: object) -> str:
         return message
     where = f" (at {found['at']})" if found["at"] else ""
     known = sorted(_fields(form))
-    return f"unknown field {found['field']!r}{where}{nearest(found['field'], known)}; known are {', '.join(known)}"
+    return f"unknown field {found['field']!r}{where}{known_are(found['field'], known)}"
 
 
 def _details(message: str, raw: bytes) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from consensus.state import CommandId, Digest, NodeId
 from node import logs
 from node.blobs.distribute import NotDurable
 from node.blobs.room import DiskFull
-from node.blobs.store import BlobStore, is_digest
+from node.blobs.store import BlobStore
 from node.local.view_feed import ViewFeed
 from node.peering.words import PeerError
+from parvada.identifiers import is_digest
 from parvada.schema import Problem
 from serving.stats import StatsReply, StatsReport
 from training.ports import TrainerReport

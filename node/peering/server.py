@@ -14,13 +14,14 @@ from discovery.peer import Peer
 from node import logs
 from node.blobs.room import DiskFull
 from node.blobs.send_file import send_file
-from node.blobs.store import BlobStore, is_digest
+from node.blobs.store import BlobStore
 from node.blobs.writer import DigestMismatch
 from node.identity.tls import Revoked
 from node.peering.port import IDLE_SECONDS, PeerPort, retire_old_connection
 from node.peering.sessions import READ_BUFFER_BYTES, Identity
 from node.peering.table import PeerTable, with_first_address
 from node.peering.words import MAX_TOLD, Grant, Greeting, MayStop, decode
+from parvada.identifiers import is_digest
 
 log = logs.get("node.peering.server")
 

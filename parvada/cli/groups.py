@@ -64,11 +64,11 @@ class CommandGroup(click.Group):
         try:
             name, command, rest = super().resolve_command(ctx, [_own_name(args[0], known), *args[1:]])
         except click.UsageError as error:
-            import difflib
+            from parvada.nearest import nearest
 
-            near = difflib.get_close_matches(args[0], known, n=1)
-            if near:
-                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+            near = nearest(args[0], known)
+            if near is not None:
+                raise click.UsageError(f"{error.message} Did you mean {near!r}?", ctx) from error
             raise
         if command is not None and not isinstance(command, click.Group):
             refuse_unused(ctx, name or "", [parameter.name or "" for parameter in command.params])
