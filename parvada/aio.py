@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
+from typing import IO, TYPE_CHECKING, Any, Unpack
 
 from parvada import _calls
 from parvada._aiohttp import AsyncSession
@@ -25,6 +25,7 @@ from parvada.schema import (
     ModelVersion,
     Node,
     PredictResponse,
+    Role,
     SecretRotation,
     Stats,
     TokenRecord,
@@ -245,7 +246,7 @@ class AsyncClient(AsyncSession):
         """All tokens, without their text."""
         return await self._call(_calls.tokens())
 
-    async def create_token(self, name: str, role: Literal["viewer", "predictor", "operator", "admin"]) -> TokenRecord:
+    async def create_token(self, name: str, role: Role) -> TokenRecord:
         """Make a token; its text is in this answer only."""
         return await self._call(_calls.create_token(TokenRequest(name=name, role=role)))
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Unpack
+from typing import IO, TYPE_CHECKING, Any, Unpack
 
 from parvada import _calls
 from parvada._body import Download, Progress
@@ -26,6 +26,7 @@ from parvada.schema import (
     ModelVersion,
     Node,
     PredictResponse,
+    Role,
     SecretRotation,
     Stats,
     TokenRecord,
@@ -244,7 +245,7 @@ class Client(SyncSession):
         """All tokens, without their text."""
         return self._call(_calls.tokens())
 
-    def create_token(self, name: str, role: Literal["viewer", "predictor", "operator", "admin"]) -> TokenRecord:
+    def create_token(self, name: str, role: Role) -> TokenRecord:
         """Make a token; its text is in this answer only."""
         return self._call(_calls.create_token(TokenRequest(name=name, role=role)))
 

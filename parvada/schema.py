@@ -509,9 +509,13 @@ class SecretRotation(msgspec.Struct, kw_only=True):
     nodes: list[RotationNode] = []
 
 
+Role = Literal["viewer", "predictor", "operator", "admin"]
+"""What a token may do; each includes those before it."""
+
+
 class TokenRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
-    role: Literal["viewer", "predictor", "operator", "admin"]
+    role: Role
 
 
 class TokenRecord(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -1,28 +1,12 @@
-"""Who may call what: bearer tokens by their hash, roles in order, and what is open without a token."""
+"""Who may predict: the tokens that the view knows, and what is open without one."""
 
-import hashlib
-from typing import Final
-
-from serving.errors import Forbidden, Unauthenticated
+from parvada.bearer import Unauthenticated, bearer, covers, token_sha256
+from serving.errors import Forbidden
 from serving.view import ServingView
-
-ROLES: Final = ("viewer", "predictor", "operator", "admin")
-"""Each includes those before it."""
-
-
-def bearer(header: str | None) -> str | None:
-    """The token in an `Authorization` header. Raises `Unauthenticated` for another scheme."""
-    if not header:
-        return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("The Authorization header must read: Bearer TOKEN")
-    return token.strip()
 
 
 def role_of(view: ServingView, token: str) -> str | None:
-    """Compared by hash, so that the time of the comparison tells nothing about the token."""
-    digest = hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
+    digest = token_sha256(token)
     return next((known.role for known in view.tokens if known.sha256 == digest), None)
 
 
@@ -34,5 +18,5 @@ def allow(view: ServingView, mode: str, header: str | None, needed: str) -> None
     role = role_of(view, token) if token is not None else None
     if role is None:
         raise Unauthenticated("This cluster wants a token: Authorization: Bearer TOKEN")
-    if ROLES.index(role) < ROLES.index(needed):
+    if not covers(role, needed):
         raise Forbidden(f"The token's role is {role!r}; this call needs {needed!r}", role=role, needed=needed)

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from parvada import refusals
 from serving import problems
 from serving.bodies import Held, check_encoding, codec_for
 from serving.errors import BadInput, UnknownModel
@@ -52,7 +53,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
                 return await service.proxy.pass_on(request)
             return await handler(request)
         except web.HTTPException as error:
-            return problems.from_http(error, request.path)
+            return refusals.from_http(error, request.path)
         except Exception as error:
             return problems.from_exception(error)
 
@@ -127,7 +128,7 @@ async def healthz(_request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     reason = request.app[SERVICE].not_ready()
     if reason:
-        return problems.problem(503, "not_ready", reason)
+        return refusals.problem(503, "not_ready", reason)
     return json_response({"status": "ready"})
 
 

@@ -31,10 +31,6 @@ class UnknownModel(ServingError):
     """No model or version of that name, or the model has no version at all."""
 
 
-class Unauthenticated(ServingError):
-    """No token, or one that is not known, where one is needed."""
-
-
 class Forbidden(ServingError):
     """The token's role does not cover the call."""
 

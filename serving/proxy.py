@@ -11,8 +11,8 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from parvada.refusals import problem
 from serving.agent_link import AGENT
-from serving.problems import problem
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 
 import parvada
+from parvada.refusals import RETRY_AFTER_SECONDS
 from serving import router, v2_schema as wire
 from serving.edge import encoded_response, json_response, predict_with, read_body, version_in_path
 from serving.errors import BadInput, ServingError, UnsupportedFormat
 from serving.payload_v2 import V2Codec, input_tensors, output_tensors
-from serving.problems import RETRY_AFTER_SECONDS
 from serving.service import SERVICE, Service
 from serving.stats import ModelStats
 from serving.view import ModelView, VersionView

@@ -1,7 +1,6 @@
 """Who calls, and may they: bearer tokens by their hash, roles in order, one minimum role a route."""
 
 import asyncio
-import hashlib
 import hmac
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +12,7 @@ from consensus.ports import Log, NoQuorum
 from consensus.state import ClusterState
 from node.http.context import Settings
 from node.http.errors import Refusal
-from serving.auth import ROLES, bearer
-from serving.errors import Unauthenticated
+from parvada.bearer import Unauthenticated, bearer, covers, token_sha256
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -34,7 +32,7 @@ def identify(header: str | None, state: ClusterState, admin_sha256s: Sequence[st
     text = bearer(header)
     if text is None:
         return ANONYMOUS
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    digest = token_sha256(text)
     if any(hmac.compare_digest(digest, admin) for admin in admin_sha256s):
         return Caller("admin", "admin", "admin")
     for token in state.tokens.values():
@@ -94,7 +92,7 @@ def admit(caller: Caller, needed: str, settings: Settings) -> None:
         raise Unauthenticated(
             "this call needs a token: Authorization: Bearer TOKEN; `parvada token show` on a node prints admin's"
         )
-    if ROLES.index(caller.role) < ROLES.index(needed):
+    if not covers(caller.role, needed):
         raise Refusal(
             403,
             "forbidden",

@@ -13,9 +13,9 @@ from node.blobs.room import BlobError, DiskFull
 from node.membership.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
 from node.peering.words import PeerError
 from node.processes.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
+from parvada.bearer import Unauthenticated
 from parvada.nearest import did_you_mean
-from serving.errors import Unauthenticated
-from serving.problems import from_http, problem
+from parvada.refusals import from_http, problem
 from training.errors import BadData, BadRequest
 
 _log = logs.get("http")

@@ -1,7 +1,6 @@
 """API tokens: made once, shown once, kept as a hash."""
 
 import base64
-import hashlib
 import hmac
 import secrets
 
@@ -14,6 +13,7 @@ from node.http.errors import unknown
 from node.http.params import body, known_only, name_of
 from node.http.routes import Route, answer, command_id, commit, key_reused, ports_of, was_done
 from parvada import schema
+from parvada.bearer import token_sha256
 
 PREFIX = "pvt_"
 
@@ -32,7 +32,7 @@ async def create(request: web.Request) -> web.Response:
     name_of("token", asked.name)
     texts = {seed[24:30].hex(): PREFIX + base64.urlsafe_b64encode(seed[:24]).decode() for seed in _seeds(request)}
     key, text = next(iter(texts.items()))
-    command = CreateToken(key, asked.name, Role(asked.role), hashlib.sha256(text.encode()).hexdigest())
+    command = CreateToken(key, asked.name, Role(asked.role), token_sha256(text))
     done = await commit(request, command)
     # While the cluster secret is rotated, the call that was the first may have come to a node with the other one.
     tokens = ports_of(request).log.state.tokens

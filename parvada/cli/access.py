@@ -2,6 +2,7 @@
 
 import click
 
+from parvada.bearer import ROLES
 from parvada.cli import render
 from parvada.cli.exits import Failure
 from parvada.cli.groups import CommandGroup
@@ -44,8 +45,13 @@ def _no_secret(settings: Settings) -> Failure:
 
 @token.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(["viewer", "predictor", "operator", "admin"]), default="operator",
-              show_default=True, help="Each role includes those before it.")  # fmt: skip
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    default="operator",
+    show_default=True,
+    help="Each role includes those before it.",
+)
 @connected
 @as_json_option
 def create(settings: Settings, as_json: bool, name: str, role: str) -> None:

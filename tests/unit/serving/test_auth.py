@@ -2,8 +2,9 @@
 
 import pytest
 
+from parvada.bearer import Unauthenticated
 from serving.auth import allow
-from serving.errors import Forbidden, Unauthenticated
+from serving.errors import Forbidden
 from tests.unit.serving.builders import view_of
 
 VIEW = view_of(tokens=[("v", "viewer"), ("p", "predictor"), ("o", "operator"), ("a", "admin")])

@@ -10,7 +10,7 @@ from consensus.messages import CreateToken
 from consensus.ports import NoQuorum
 from consensus.state import NodeId, Role
 from node.http.auth import Callers
-from serving.errors import Unauthenticated
+from parvada.bearer import Unauthenticated
 from tests.support.clock import Clock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
