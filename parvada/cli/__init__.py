@@ -3,7 +3,6 @@
 Data goes to stdout, everything else to stderr; the exit codes are an interface (see `parvada.cli.exits`).
 """
 
-import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -16,39 +15,32 @@ from parvada.cli.groups import CommandGroup
 if TYPE_CHECKING:
     from parvada.cli.settings import Pace
 
-# name -> (module, attribute, help line): the help of the group must not import the modules.
-_COMMANDS: dict[str, tuple[str, str, str]] = {
-    "up": ("run", "up", "Run a whole flock as local processes."),
-    "node": ("run", "node", "Run one node (what a container does); `node leave` takes it out."),
-    "init": ("run", "init", "Make the cluster secret if there is none."),
-    "health": ("run", "health", "Exit 0 if the node on this machine is ready."),
-    "top": ("run", "top", "Open the terminal UI."),
-    "status": ("cluster", "status", "Show the cluster's health."),
-    "nodes": ("nodes", "nodes", "List, drain and remove nodes."),
-    "cluster": ("cluster", "cluster_group", "Rotate the secret; recover what lost its majority."),
-    "events": ("cluster", "events", "Show what happens."),
-    "data": ("data", "data", "Push, list, show and delete datasets."),
-    "train": ("train", "train", "Train models on datasets."),
-    "jobs": ("jobs", "jobs", "List, show and cancel training jobs."),
-    "leaderboard": ("jobs", "leaderboard", "Show a job's models, best first."),
-    "predict": ("models", "predict", "Predict with a model."),
-    "models": ("models", "models", "List, show, promote and roll back models."),
-    "token": ("access", "token", "Show, make and revoke tokens."),
+# name -> (place, help line): the help of the group must not import the modules.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("node.commands:up", "Run a whole flock as local processes."),
+    "node": ("node.commands:node", "Run one node (what a container does); `node leave` takes it out."),
+    "init": ("node.commands:init", "Make the cluster secret if there is none."),
+    "health": ("parvada.cli.health:health", "Exit 0 if the node on this machine is ready."),
+    "top": ("tui.commands:top", "Open the terminal UI."),
+    "status": ("parvada.cli.cluster:status", "Show the cluster's health."),
+    "nodes": ("parvada.cli.nodes:nodes", "List, drain and remove nodes."),
+    "cluster": ("parvada.cli.cluster:cluster_group", "Rotate the secret; recover what lost its majority."),
+    "events": ("parvada.cli.cluster:events", "Show what happens."),
+    "data": ("parvada.cli.data:data", "Push, list, show and delete datasets."),
+    "train": ("parvada.cli.train:train", "Train models on datasets."),
+    "jobs": ("parvada.cli.jobs:jobs", "List, show and cancel training jobs."),
+    "leaderboard": ("parvada.cli.jobs:leaderboard", "Show a job's models, best first."),
+    "predict": ("parvada.cli.models:predict", "Predict with a model."),
+    "models": ("parvada.cli.models:models", "List, show, promote and roll back models."),
+    "token": ("parvada.cli.access:token", "Show, make and revoke tokens."),
 }
 
 
-class LazyGroup(CommandGroup):
-    """A group that imports a command's module when the command is used."""
+class Parvada(CommandGroup):
+    """All commands, in the order of the table, and their help without their modules."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute, _ = _COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"parvada.cli.{module}"), attribute)
-        return command
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -60,10 +52,14 @@ class LazyGroup(CommandGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Parvada,
+    later={name: place for name, (place, _) in _COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="parvada %(version)s")
 def group() -> None:
     """Parvada: a flock of identical nodes that trains models together and serves them from any of them.

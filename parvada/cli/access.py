@@ -4,12 +4,11 @@ import click
 
 from parvada.bearer import ROLES
 from parvada.cli import render
-from parvada.cli.exits import Failure
 from parvada.cli.groups import CommandGroup
-from parvada.cli.settings import Settings, as_json_option, connected
+from parvada.cli.settings import Settings, as_json_option, connected, no_secret
 
 
-@click.group(cls=CommandGroup, short_help="Show, make and revoke tokens.")
+@click.group(cls=CommandGroup, later={"join": "node.commands:join"}, short_help="Show, make and revoke tokens.")
 def token() -> None:
     """Show, make and revoke tokens."""
 
@@ -20,27 +19,8 @@ def show(settings: Settings) -> None:
     """Print the admin token; works where the cluster secret may be read, also without a running node."""
     found = settings.derived_token()
     if found is None:
-        raise _no_secret(settings)
+        raise no_secret(settings)
     click.echo(found)
-
-
-@token.command()
-@connected
-def join(settings: Settings) -> None:
-    """Print what a node on another host needs to join this cluster. It holds the secret: hand it over with care."""
-    if settings.secret is None:
-        raise _no_secret(settings)
-    from node.identity.ring import secret_in_use
-    from node.identity.secret import encode_join_token
-
-    with settings.client() as client:
-        cluster_id = client.status().cluster_id
-    click.echo(encode_join_token(cluster_id, secret_in_use(settings.secret, settings.data)))
-
-
-def _no_secret(settings: Settings) -> Failure:
-    where = settings.data or "PARVADA_DATA"
-    return Failure(f"there is no cluster secret at {where}", "run this inside a node, or give its folder: --data DIR")
 
 
 @token.command()

@@ -1,13 +1,12 @@
 """`status`, `cluster` and `events`: looking at the cluster, and mending it."""
 
 from collections import deque
-from pathlib import Path
 
 import click
 
 from parvada.cli import render
-from parvada.cli.exits import DEGRADED, NO_QUORUM, OK, Failure
-from parvada.cli.groups import CommandGroup, HandedDown
+from parvada.cli.exits import DEGRADED, NO_QUORUM, OK
+from parvada.cli.groups import CommandGroup
 from parvada.cli.nodes import print_nodes
 from parvada.cli.rotation import rotate_secret
 from parvada.cli.settings import Settings, as_json_option, connected
@@ -71,49 +70,17 @@ def _print_status(cluster: Cluster, stale: float | None) -> None:
     print_nodes(cluster)
 
 
-@click.group("cluster", cls=CommandGroup, short_help="Rotate the secret; recover what lost its majority.")
+@click.group(
+    "cluster",
+    cls=CommandGroup,
+    later={"recover": "node.commands:recover"},
+    short_help="Rotate the secret; recover what lost its majority.",
+)
 def cluster_group() -> None:
     """What concerns the cluster as a whole."""
 
 
 cluster_group.add_command(rotate_secret)
-
-
-RECOVER_WARNING = """\
-This makes node {me} a cluster of its own, with what it knows up to entry {index} of term {term}.
-* Acknowledged writes that only the lost nodes had are gone. If more nodes than this one are left, recover the one with
-  the highest term, and of these the one with the highest entry: without --yes this command shows both and asks.
-* These members are removed for good, and must never be started again under their old ids (move their slots away):
-{lost}
-* Models and datasets whose files only the lost nodes had are listed, but cannot be read.
-If a majority can come back, even later: start those nodes instead, and nothing is lost."""
-
-
-@cluster_group.command()
-@click.option(
-    "--data",
-    cls=HandedDown,
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="PARVADA_DATA",
-    required=True,
-)
-@click.option("--slot", type=click.IntRange(1), envvar="PARVADA_SLOT", required=True, help="Of the stopped node.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def recover(data: Path, slot: int, yes: bool) -> None:
-    """Go on with one node when the majority is lost for good. The node must be stopped."""
-    from node.recover import RecoverError, Survivor
-
-    try:
-        with Survivor(data, slot) as survivor:
-            plan = survivor.plan
-            lost = "\n".join(f"    {node}" for node in plan.lost)
-            click.echo(RECOVER_WARNING.format(me=survivor.me, index=plan.index, term=plan.term, lost=lost), err=True)
-            if not yes:
-                click.confirm("Recover?", abort=True, err=True)
-            kept = survivor.recover()
-            click.echo(f"cluster {survivor.cluster_id}: start the node, then join new ones; the old log is in {kept}")
-    except RecoverError as error:
-        raise Failure(str(error)) from error
 
 
 @click.command(short_help="Show what happens.")

@@ -1,11 +1,13 @@
 """Groups of commands: the connection's options stand before or after any command, and usual commands have their other
 names too."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+
+from parvada.cli.later import loaded
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,13 +51,26 @@ def refuse_unused(context: click.Context, command: str, taken: Collection[str]) 
 
 
 class CommandGroup(click.Group):
-    """Takes the connection's options itself, for the command that follows, and finds commands by their synonyms."""
+    """Takes the connection's options itself, for the command that follows, and finds commands by their synonyms.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    Its commands are those that are added to it, and those in `later`, by name, which are imported when they are used.
+    """
+
+    def __init__(self, *args: Any, later: Mapping[str, str] | None = None, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self._later = later or {}
         self.params += [
             HandedDown(names, expose_value=False, callback=_hand_down, **more) for names, more in _DECLARED.values()
         ]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._later])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._later:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = loaded(self._later[cmd_name])
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

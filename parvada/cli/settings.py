@@ -13,7 +13,9 @@ import msgspec
 
 from parvada._protocol import split_urls
 from parvada._session import DEFAULT_URL
+from parvada.cli.exits import Failure
 from parvada.cli.groups import connection_options
+from parvada.cli.later import loaded
 
 if TYPE_CHECKING:
     from parvada.client import Client
@@ -67,10 +69,8 @@ class Settings(msgspec.Struct, frozen=True):
         """The admin token, from the cluster secret where that may be read; None elsewhere."""
         if self.secret is None:
             return None
-        from node.identity.ring import secret_in_use
-        from node.identity.secret import admin_token
-
-        return admin_token(secret_in_use(self.secret, self.data))
+        token: str = loaded("node.commands:admin_token")(self.secret, self.data)
+        return token
 
 
 def locate(
@@ -147,6 +147,12 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False  # a name, which may lead anywhere: also 127.0.0.1.example.org
+
+
+def no_secret(settings: Settings) -> Failure:
+    """Of a command that needs the cluster secret itself."""
+    where = settings.data or "PARVADA_DATA"
+    return Failure(f"there is no cluster secret at {where}", "run this inside a node, or give its folder: --data DIR")
 
 
 def connected(command: F) -> F:

@@ -1,6 +1,8 @@
-"""`up`, `node`, `init`, `health` and `top`: what starts something. The node and the TUI are imported here, late."""
+"""What of the command line starts, founds or mends nodes here, or reads their secret. It is loaded by name.
 
-import sys
+Each command imports what it runs when it is called: its help needs none of that.
+"""
+
 from pathlib import Path
 from typing import IO
 
@@ -8,7 +10,16 @@ import click
 
 from parvada.cli.exits import Failure
 from parvada.cli.groups import CommandGroup, HandedDown, refuse_unused
-from parvada.cli.settings import Settings, connected
+from parvada.cli.settings import Settings, connected, no_secret
+
+RECOVER_WARNING = """\
+This makes node {me} a cluster of its own, with what it knows up to entry {index} of term {term}.
+* Acknowledged writes that only the lost nodes had are gone. If more nodes than this one are left, recover the one with
+  the highest term, and of these the one with the highest entry: without --yes this command shows both and asks.
+* These members are removed for good, and must never be started again under their old ids (move their slots away):
+{lost}
+* Models and datasets whose files only the lost nodes had are listed, but cannot be read.
+If a majority can come back, even later: start those nodes instead, and nothing is lost."""
 
 
 @click.command(short_help="Run a whole flock as local processes.")
@@ -107,21 +118,49 @@ def init(data: Path, join: IO[str] | None) -> None:
         click.echo(f"the cluster secret at {path} stays as it is", err=True)
 
 
-@click.command(short_help="Exit 0 if the node on this machine is ready.")
-def health() -> None:
-    """Exit 0 if the node on this machine (PARVADA_PORT) is ready, else 1 with the reason."""
-    from parvada.health import main
+@click.command()
+@click.option(
+    "--data",
+    cls=HandedDown,
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PARVADA_DATA",
+    required=True,
+)
+@click.option("--slot", type=click.IntRange(1), envvar="PARVADA_SLOT", required=True, help="Of the stopped node.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def recover(data: Path, slot: int, yes: bool) -> None:
+    """Go on with one node when the majority is lost for good. The node must be stopped."""
+    from node.recover import RecoverError, Survivor
 
-    raise click.exceptions.Exit(main())
+    try:
+        with Survivor(data, slot) as survivor:
+            plan = survivor.plan
+            lost = "\n".join(f"    {node}" for node in plan.lost)
+            click.echo(RECOVER_WARNING.format(me=survivor.me, index=plan.index, term=plan.term, lost=lost), err=True)
+            if not yes:
+                click.confirm("Recover?", abort=True, err=True)
+            kept = survivor.recover()
+            click.echo(f"cluster {survivor.cluster_id}: start the node, then join new ones; the old log is in {kept}")
+    except RecoverError as error:
+        raise Failure(str(error)) from error
 
 
-@click.command(short_help="Open the terminal UI.")
-@click.option("--interval", type=click.FloatRange(0.5, 60), default=2.0, show_default=True, help="Seconds.")
+@click.command()
 @connected
-def top(settings: Settings, interval: float) -> None:
-    """Open the terminal UI: nodes, leader, Ray, jobs and events, live. It moves to another node by itself."""
-    if not sys.stdout.isatty():
-        raise Failure("the terminal UI needs a terminal", "`parvada status --watch` works without one")
-    from tui.app import TopOptions, run
+def join(settings: Settings) -> None:
+    """Print what a node on another host needs to join this cluster. It holds the secret: hand it over with care."""
+    if settings.secret is None:
+        raise no_secret(settings)
+    from node.identity.ring import secret_in_use
+    from node.identity.secret import encode_join_token
 
-    run(TopOptions(urls=settings.urls, token=settings.token or settings.derived_token, interval=interval))
+    with settings.client() as client:
+        cluster_id = client.status().cluster_id
+    click.echo(encode_join_token(cluster_id, secret_in_use(settings.secret, settings.data)))
+
+
+def admin_token(secret: Path, data: Path | None) -> str:
+    """The token that may do everything, of the secret in this file, or of the one that the nodes of `data` have now."""
+    from node.identity import ring, secret as cluster_secret
+
+    return cluster_secret.admin_token(ring.secret_in_use(secret, data))
