@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from consensus.log.memory import MemoryNetwork
 from consensus.messages import AddDatasetVersion, BeginEpoch, HeldBlob, JoinMember, NameCluster, SubmitJob
 from consensus.queries import current_version
 from consensus.state import DatasetVersion, Digest, Job, JobId, Json, Member, NodeId, Part
@@ -22,6 +21,7 @@ from node.local.serving_view import ViewBuilder
 from node.local.view_feed import ViewFeed
 from parvada.schema import DatasetRef, JobSpec
 from serving.stats import StatsReply, StatsReport
+from tests.support.memory_log import MemoryNetwork
 from training.agent_link import AgentLink
 from training.ingest import IngestOptions, ingest
 from training.inline import InlineExecutor

@@ -12,7 +12,6 @@ from consensus import levels
 from consensus.codec import CodecError, decode_entry, decode_state, encode_entry, encode_state
 from consensus.core.disk import Corrupt
 from consensus.levels import TooNew, common_level, stamped
-from consensus.log.memory import MemoryNetwork
 from consensus.log.replica import Replica
 from consensus.messages import (
     Barrier,
@@ -28,6 +27,7 @@ from consensus.ports import CommandRejected, NoQuorum
 from consensus.queries import outcome_of
 from consensus.state import ClusterState, CommandId, MemberStatus
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryNetwork
 from tests.unit.consensus.fabric import cluster, eventually
 from tests.unit.consensus.facts import A, B, Cluster, kinds, member
 

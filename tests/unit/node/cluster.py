@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AddDatasetVersion, HeldBlob, JoinMember
 from consensus.state import Digest, Json, Member, NodeId, Part
 from node.blobs.distribute import Distributor
 from node.blobs.replicator import PAUSES, Pauses, Replicator
 from node.tasks import Tasks
 from parvada import schema
+from tests.support.memory_log import MemoryLog, MemoryNetwork
 from tests.unit.node.fabric import Node, fabric
 
 DETAIL = Json(msgspec.json.encode(schema.DatasetDetail(columns=[])))

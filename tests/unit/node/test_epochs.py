@@ -9,7 +9,6 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AnnounceHead, BeginEpoch, JoinMember, SetMemberStatus
 from consensus.ports import LogStatus
 from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId, Rotation, RotationPhase
@@ -17,6 +16,7 @@ from node.epochs.keeper import BACKOFF_FIRST, EpochKeeper, head_to_begin_with
 from node.epochs.runtimes import InlineEngine
 from node.processes.children import ChildError, Supervisor
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryLog, MemoryNetwork
 from training.ray_cluster import RayStartError
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from consensus.log.memory import MemoryNetwork
 from consensus.messages import JoinMember, RaiseLevel
 from consensus.state import Member, NodeId
 from node.membership.manager import Membership
 from node.membership.voters import Limits
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryNetwork
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")
 LIMITS = Limits(max_voters=5, promote_after=0.2, away_after=60.0)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from consensus.log.memory import MemoryNetwork
 from consensus.messages import Command, JoinMember, RemoveMember, SetMemberStatus
 from consensus.ports import Committed, NoQuorum
 from consensus.state import Member, MemberStatus, NodeId
 from node.membership.manager import NOTICE_SECONDS, TRANSFER_PAUSE_SECONDS, Membership
 from node.membership.voters import Limits
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryNetwork
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")
 Managed = tuple[MemoryNetwork, dict[NodeId, Membership]]

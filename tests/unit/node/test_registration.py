@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 from msgspec import structs
 
-from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import Command, SetMemberStatus
 from consensus.ports import Committed, NoQuorum
 from consensus.state import CommandId, Member, MemberStatus
 from node.joining.joining import ClusterRecord
 from node.joining.registration import CHECK_SECONDS, Registration
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryLog, MemoryNetwork
 from tests.unit.consensus.facts import A, B, member
 
 RECORD = ClusterRecord("c-1", A, "flock", "volume")

@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from consensus.core.engine import Timers
-from consensus.log.memory import MemoryNetwork
 from consensus.messages import JoinMember, NameCluster, RemoveMember
 from consensus.state import Digest, Member, NodeId
 from discovery.watcher import Watcher
@@ -24,6 +23,7 @@ from node.peering import connector as peer_connector
 from node.peering.greeter import Greeter
 from node.peering.words import ClocksDiffer, PeerRefused, PeerUnreachable
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryNetwork
 from tests.unit.consensus.fabric import cluster
 from tests.unit.node.fabric import AUTHORITY, Node, fabric
 from tests.unit.node.wait import eventually

@@ -11,7 +11,6 @@ import aiohttp
 import msgspec
 import pytest
 
-from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import AbandonRotation, BeginRotation, ExcuseNode, JoinMember
 from consensus.ports import CommandRejected, NoQuorum
 from consensus.state import Digest, Member, NodeId, RotationPhase
@@ -27,6 +26,7 @@ from node.peering.server import PeerApi
 from node.peering.table import PeerTable
 from node.peering.words import Grant, OtherSecret, PeerRefused
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryLog, MemoryNetwork
 from tests.unit.node.fabric import PATIENT_SECONDS
 from tests.unit.node.wait import eventually
 

@@ -5,13 +5,13 @@ import hashlib
 
 import pytest
 
-from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import CreateToken
 from consensus.ports import NoQuorum
 from consensus.state import NodeId, Role
 from node.http.auth import Callers
 from parvada.bearer import Unauthenticated
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryLog, MemoryNetwork
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,11 +11,11 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings, strategies as st
 from yarl import URL
 
-from consensus.log.memory import MemoryLog
 from consensus.messages import AddDatasetVersion, Barrier, BeginEpoch, CancelJob, DeleteDataset, HeldBlob
 from consensus.state import DatasetVersion, JobId
 from node.http.app import MIN_INDEX_SECONDS
 from tests.support.clock import Clock
+from tests.support.memory_log import MemoryLog
 from tests.unit.node.http.facts import dataset, flowers
 from tests.unit.node.http.world import World
 

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from consensus.log.memory import MemoryLog, MemoryNetwork
 from consensus.messages import Barrier, JoinMember, NameCluster, RevokeToken
 from consensus.ports import (
     Batch,
@@ -18,6 +17,7 @@ from consensus.ports import (
 )
 from consensus.rules.machine import apply
 from consensus.state import ClusterState, CommandId
+from tests.support.memory_log import MemoryLog, MemoryNetwork
 from tests.unit.consensus.facts import A, B, C, Cluster, member
 
 NAME = NameCluster("c-1", "flock")
