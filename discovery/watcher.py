@@ -1,8 +1,8 @@
-"""Merges all sources into one set of hints, debounced and bounded, and streams its changes."""
+"""Merges all sources into one set of hints, debounced and bounded."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from discovery import tasks
 from discovery.peer import Hint
@@ -28,7 +28,6 @@ class Watcher:
         self._order = [source.name for source in sources]
         self._found: dict[str, frozenset[Hint]] = {}
         self._hints: frozenset[Hint] = frozenset()
-        self._changed = asyncio.Condition()
         self._dirty = asyncio.Event()
         self._full = False
         self._error: DiscoveryError | None = None
@@ -37,7 +36,8 @@ class Watcher:
 
     @property
     def hints(self) -> frozenset[Hint]:
-        """All places to dial that are known now; at most 256. Raises DuplicateIdentity, as `changes` does."""
+        """All places to dial that are known now; at most 256. Raises DuplicateIdentity once a source finds that
+        this node runs twice."""
         if self._error is not None:
             raise self._error
         return self._hints
@@ -50,12 +50,11 @@ class Watcher:
         ]
 
     async def stop(self) -> None:
-        """Stop the sources in reverse order and end every stream."""
+        """Stop the sources in reverse order."""
         await tasks.stop(self._tasks)
         self._tasks = []
         while self._started:
             await self._started.pop().stop()
-        await self._notify()
 
     def offer(self, source: str, hints: frozenset[Hint]) -> None:
         """All that `source` knows now, instead of what it knew: called by sources, and by whoever else learns
@@ -66,29 +65,6 @@ class Watcher:
             self._found[source] = hints
             self._dirty.set()
 
-    async def changes(self) -> AsyncIterator[frozenset[Hint]]:
-        """The present set, then each later one until `stop`. A slow reader misses sets, never the newest.
-
-        Raises DuplicateIdentity when a source finds that this node runs twice.
-        """
-        seen: frozenset[Hint] | None = None
-        while self._tasks:
-            if self._error is not None:
-                raise self._error
-            if seen != self._hints:
-                seen = self._hints
-                yield seen
-            else:
-                await self._wait_for_other_than(seen)
-
-    async def _wait_for_other_than(self, seen: frozenset[Hint] | None) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: seen != self._hints or self._error is not None or not self._tasks)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
     async def _start_sources(self) -> None:
         for source in self._sources:
             self._started.append(source)
@@ -96,7 +72,6 @@ class Watcher:
                 await source.start(self.offer)
             except DiscoveryError as error:
                 self._error = error
-                await self._notify()
 
     async def _run(self) -> None:
         while True:
@@ -104,10 +79,7 @@ class Watcher:
             # Not restarted by further changes: a source that never rests does not hold back the report.
             await asyncio.sleep(self._debounce)
             self._dirty.clear()
-            merged = self._merge()
-            if merged != self._hints:
-                self._hints = merged
-                await self._notify()
+            self._hints = self._merge()
 
     def _merge(self) -> frozenset[Hint]:
         places: dict[tuple[str, int], Hint] = {}

@@ -1,11 +1,10 @@
 """Structured logging on the standard library: an event name and keys, as text for people or JSON for machines."""
 
-import contextlib
 import contextvars
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Literal
 
@@ -50,16 +49,6 @@ def get(name: str) -> EventLogger:
 def bind(**keys: object) -> None:
     """Add keys (node, epoch) to every event logged from here on in this context and the tasks made in it."""
     _context.set({**(_context.get() or {}), **keys})
-
-
-@contextlib.contextmanager
-def bound(**keys: object) -> Iterator[None]:
-    """`bind` for the length of a block."""
-    token = _context.set({**(_context.get() or {}), **keys})
-    try:
-        yield
-    finally:
-        _context.reset(token)
 
 
 class TextFormatter(logging.Formatter):

@@ -9,8 +9,7 @@ from parvada import schema
 
 WINDOW_SECONDS = 10
 _SUB_BITS = 5
-_SUB = 1 << _SUB_BITS
-"""Buckets in each doubling of the latency: a quantile is off by at most 1/64 of its value."""
+"""32 buckets in each doubling of the latency: a quantile is off by at most 1/64 of its value."""
 _MAX_MICROSECONDS = (1 << 36) - 1
 
 Histogram = dict[int, int]

@@ -46,9 +46,6 @@ class Authority:
     def admin_token(self) -> str:
         return cluster_secret.admin_token(self._secret)
 
-    def join_token(self, cluster_id: str) -> str:
-        return cluster_secret.encode_join_token(cluster_id, self._secret)
-
     def spiffe_id(self, node: str) -> str:
         """The URI that names a node. Its trust domain is this CA's fingerprint, so secrets never mix."""
         return f"spiffe://{self.fingerprint}.parvada/node/{node}"

@@ -74,10 +74,6 @@ class PeerClient:
                 await session.close()
         return greeting
 
-    async def table(self, node: NodeId) -> tuple[Peer, ...]:
-        """The peers that this node knows. Raises PeerError, ValueError."""
-        return decode(await self.call(node, "GET", "/peer/table"), tuple[Peer, ...])
-
     async def join(self, node: NodeId, me: Peer) -> Grant:
         """Ask a member to be let in. Raises PeerError, ValueError."""
         return decode(await self.call(node, "POST", "/peer/join", msgspec.json.encode(me)), Grant)

@@ -91,18 +91,13 @@ class Greeter:
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    self._greet_due(group)
+                    self.greet_due(group)
                     self._wake.clear()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(TICK_SECONDS):
                             await self._wake.wait()
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None  # e.g. DuplicateIdentity: whoever ends the node says why
-
-    async def greet_due(self) -> None:
-        """Greet every place whose time has come; returns when all have answered or failed."""
-        async with asyncio.TaskGroup() as group:
-            self._greet_due(group)
 
     async def greet_at(self, peer: Peer) -> bool:
         """Greet at the places of `peer`, in order, until something answers there."""
@@ -121,8 +116,8 @@ class Greeter:
         self._hold_until = 0.0
         self._wake.set()
 
-    def _greet_due(self, group: asyncio.TaskGroup) -> None:
-        """Each greeting has a task of its own, so that a peer that is silent holds up no other."""
+    def greet_due(self, group: asyncio.TaskGroup) -> None:
+        """Greet every place whose time has come, each in a task of its own: a peer that is silent holds up no other."""
         now, places = self._clock(), [*self._places()]
         self._settle(now)
         self._again = again_after(len(places), self._takes)

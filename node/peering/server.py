@@ -90,7 +90,6 @@ class PeerApi:
             [
                 web.get("/peer/hello", self._hello),
                 web.post("/peer/greet", self._greet),
-                web.get("/peer/table", self._peers),
                 web.post("/peer/join", self._join),
                 web.post("/peer/stopping", self._stopping),
                 web.get("/peer/blobs/{digest}", self._get_blob),
@@ -158,9 +157,6 @@ class PeerApi:
     # ------------------------------------------------------------ nodes
     async def _hello(self, request: web.Request) -> web.Response:
         return _json(self._gate.hello())
-
-    async def _peers(self, request: web.Request) -> web.Response:
-        return _json(self._table.peers())
 
     async def _greet(self, request: web.Request) -> web.Response:
         """Both learn of each other; a blank caller is also told whom this node knows."""
@@ -251,7 +247,7 @@ class PeerApi:
         return sound
 
 
-OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/greet", "/peer/table", "/peer/join", "/peer/promise"})
+OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/greet", "/peer/join", "/peer/promise"})
 """All that a node with the cluster's secret may call before it is a member."""
 
 

@@ -1,7 +1,8 @@
 """Seeds and the watcher: what is known is reported once, merged, bounded and kept through failures."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, strategies as st
@@ -147,27 +148,39 @@ class Given:
         self.report(self.name, frozenset(hints))
 
 
-async def newest(stream: AsyncIterator[frozenset[Hint]]) -> frozenset[Hint]:
-    return await asyncio.wait_for(anext(stream), 20)
+async def until(condition: Callable[[], bool]) -> None:
+    """At each turn of the loop, so that nothing is missed."""
+    deadline = time.monotonic() + 20.0
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        await asyncio.sleep(0)
 
 
-async def test_sources_are_merged_and_changes_streamed() -> None:
+async def changed(watcher: Watcher, seen: frozenset[Hint] = frozenset()) -> frozenset[Hint]:
+    """The first hints that are others than these."""
+    await until(lambda: watcher.hints != seen)
+    return watcher.hints
+
+
+async def running(*sources: Given) -> None:
+    await until(lambda: all(source.running for source in sources))
+
+
+async def test_sources_are_merged_and_changes_seen() -> None:
     seeds, mdns = Given("seeds"), Given("mdns")
     watcher = Watcher([seeds, mdns], debounce=0.02)
     await watcher.start()
-    stream = watcher.changes()
-    assert await newest(stream) == frozenset()
+    await running(seeds, mdns)
+    assert watcher.hints == frozenset()
     one, two, three = (Hint(f"10.0.0.{n}", 7443) for n in (1, 2, 3))
     seeds.say(one)
     mdns.say(two)
     watcher.offer("peers", frozenset([three]))
-    assert await newest(stream) == {one, two, three}, "what came together is reported together"
+    all_three = await changed(watcher)
+    assert all_three == {one, two, three}, "what came together is reported together"
     mdns.say()
-    assert await newest(stream) == {one, three}
-    assert watcher.hints == {one, three}
+    assert await changed(watcher, all_three) == {one, three}
     await watcher.stop()
-    with pytest.raises(StopAsyncIteration):
-        await newest(stream)
     assert not seeds.running
     assert not mdns.running
 
@@ -176,14 +189,13 @@ async def test_the_earlier_source_counts_and_a_flood_leaves_its_hints() -> None:
     seeds, mdns = Given("seeds"), Given("mdns")
     watcher = Watcher([seeds, mdns], debounce=0.01)
     await watcher.start()
-    stream = watcher.changes()
-    await newest(stream)
+    await running(seeds, mdns)
     seed = Hint("10.9.9.9", 7443)
     known = [Hint(f"10.1.0.{n}", 7443) for n in range(10)]
     mdns.say(Hint("10.9.9.9", 7443, "e" * 32), *(Hint(f"10.0.{n // 256}.{n % 256}", 7443) for n in range(1000)))
     seeds.say(seed)
     watcher.offer("peers", frozenset(known))
-    hints = await newest(stream)
+    hints = await changed(watcher)
     assert len(hints) == MAX_HINTS
     assert hints >= {seed, *known}
     assert [hint for hint in hints if hint.address == seed.address] == [seed], "a stranger put an id on our seed"
@@ -194,8 +206,7 @@ async def test_a_restless_source_does_not_hold_back_the_report() -> None:
     restless = Given("mdns")
     watcher = Watcher([restless], debounce=0.02)
     await watcher.start()
-    stream = watcher.changes()
-    await newest(stream)
+    await running(restless)
 
     async def shout() -> None:
         number = 0
@@ -205,18 +216,17 @@ async def test_a_restless_source_does_not_hold_back_the_report() -> None:
             await asyncio.sleep(0)
 
     shouting = asyncio.create_task(shout())
-    assert await newest(stream) != frozenset()
+    assert await changed(watcher) != frozenset()
     shouting.cancel()
     await watcher.stop()
 
 
-async def test_a_duplicate_identity_reaches_whoever_follows_the_changes() -> None:
+async def test_a_duplicate_identity_reaches_whoever_looks_at_the_hints() -> None:
     fine, duplicate = Given("seeds"), Given("mdns", DuplicateIdentity("twice"))
     watcher = Watcher([fine, duplicate])
     await watcher.start()
-    stream = watcher.changes()
     with pytest.raises(DuplicateIdentity, match="twice"):
-        await newest(stream)
+        await changed(watcher)
     with pytest.raises(DuplicateIdentity, match="twice"):
         assert watcher.hints
     await watcher.stop()
@@ -233,9 +243,9 @@ async def test_a_slow_source_holds_back_neither_the_start_nor_the_stop() -> None
     seeds, slow = Given("seeds"), Slow("mdns")
     watcher = Watcher([seeds, slow], debounce=0.01)
     await watcher.start()
-    stream = watcher.changes()
-    assert await newest(stream) == frozenset()
+    await running(slow)
+    assert watcher.hints == frozenset()
     slow.say(Hint("10.0.0.1", 1))
-    assert await newest(stream) == {Hint("10.0.0.1", 1)}
+    assert await changed(watcher) == {Hint("10.0.0.1", 1)}
     await asyncio.wait_for(watcher.stop(), 20)
     assert not slow.running

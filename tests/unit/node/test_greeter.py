@@ -17,6 +17,7 @@ from node.peering.client import PeerClient
 from node.peering.greeter import AGAIN_SECONDS, FORGET_FAILURES, FORGET_SECONDS, Greeter, again_after
 from node.peering.table import PeerTable
 from node.peering.words import Grant, Greeting, PeerUnreachable
+from tests.unit.node.greeting import greet_due
 from tests.unit.node.wait import eventually
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
@@ -93,8 +94,8 @@ def state_of(*nodes: NodeId) -> ClusterState:
 
 async def test_a_stranger_is_greeted_once_and_told_who_we_are_and_then_left_alone_for_a_while() -> None:
     scene = Scene()
-    await scene.greeter.greet_due()
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
+    await greet_due(scene.greeter)
     assert scene.client.greeted == [PLACE]
     assert scene.client.introduced == [ME]
     assert set(scene.greeter.met) == {OTHER}
@@ -104,7 +105,7 @@ async def test_a_peer_that_raft_is_connected_to_costs_no_greeting() -> None:
     scene = Scene()
     scene.table.learn(peer(OTHER))
     scene.connected = {OTHER}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert scene.client.greeted == []
 
 
@@ -112,9 +113,9 @@ async def test_a_peer_that_raft_has_lost_is_greeted_at_once() -> None:
     scene = Scene()
     scene.table.learn(peer(OTHER))
     scene.connected = {OTHER}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     scene.connected = set()
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert scene.client.greeted == [PLACE]
 
 
@@ -122,7 +123,7 @@ async def test_one_greeted_before_raft_connected_is_due_at_once_when_the_connect
     scene = Scene()
     for connected in (set[NodeId](), {OTHER}, set[NodeId]()):
         scene.connected = connected
-        await scene.greeter.greet_due()
+        await greet_due(scene.greeter)
     assert scene.client.greeted == [PLACE, PLACE]
 
 
@@ -131,15 +132,15 @@ async def test_one_that_has_come_over_from_another_cluster_is_asked_again_althou
     scene = Scene()
     other = Standing("bee", dissolvable=True, quorum=True)
     scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     scene.connected = {OTHER}
     scene.client.answers.clear()
     scene.table.learn(peer(OTHER))  # it has introduced itself
     scene.greeter._due = dict.fromkeys(scene.greeter._due, 0.0)
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert scene.greeter.met[OTHER].cluster_id == "c0ffee"
     assert scene.greeter.standings == {}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert scene.client.greeted == [PLACE, PLACE], "it has said so: from here on it costs no greeting"
 
 
@@ -148,7 +149,7 @@ async def test_it_is_asked_in_time_whenever_raft_reaches_it() -> None:
     scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"))}
     for connected in (set[NodeId](), {OTHER}):
         scene.connected = connected
-        await scene.greeter.greet_due()
+        await greet_due(scene.greeter)
         assert scene.greeter._due[PLACE] == scene.now + AGAIN_SECONDS
 
 
@@ -177,31 +178,31 @@ async def test_a_silent_peer_delays_nobody_else() -> None:
 
 async def test_a_blank_node_that_may_join_leaves_the_other_places_for_later() -> None:
     scene = Scene(7443, *range(7500, 7520), me="blank")
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     first = len(scene.client.greeted)
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert len(scene.client.greeted) == first < 20
 
 
 async def test_a_new_member_is_left_to_raft_but_not_by_one_that_comes_back() -> None:
     newcomer = Scene()
     newcomer.table.follow(state_of(OTHER), "f" * 16)
-    await newcomer.greeter.greet_due()
+    await greet_due(newcomer.greeter)
     assert newcomer.client.greeted == []
     returned = Scene()
     returned.table.follow(state_of(ME, OTHER), "f" * 16)
-    await returned.greeter.greet_due()
+    await greet_due(returned.greeter)
     assert returned.client.greeted == [PLACE], "who may have moved is told so at once"
 
 
 async def test_a_peer_that_says_that_it_is_a_member_now_is_greeted_at_once() -> None:
     scene = Scene(me="blank")
     scene.client.answers = {PLACE[1]: Greeting(peer(OTHER, "blank"))}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     scene.greeter.news.clear()
     scene.client.answers.clear()
     scene.table.learn(peer(OTHER))  # it has introduced itself
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert scene.greeter.met[OTHER].state == "member"
     assert scene.greeter.news.is_set()
 
@@ -211,13 +212,13 @@ async def test_whom_a_peer_knows_is_greeted_too() -> None:
     third, leader = NodeId("c" * 32), NodeId("d" * 32)
     grant = Grant("c0ffee", OTHER, "flock", peer(leader, port=7600))
     scene.client.answers = {PLACE[1]: Greeting(peer(OTHER), grant, (peer(third, "blank", 7500),))}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert {hint.peer_port for hint in scene.watcher._found["peers"]} == {7500, 7600}
 
 
 async def test_one_lost_answer_is_not_the_end_of_a_peer() -> None:
     scene = Scene()
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     scene.client.dead = {PLACE[1]}
     scene.now += 60
     await scene.greeter._greet(*PLACE)
@@ -228,7 +229,7 @@ async def test_one_lost_answer_is_not_the_end_of_a_peer() -> None:
 
 async def test_nor_are_several_in_a_row_if_it_has_answered_a_moment_ago() -> None:
     scene = Scene()
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     scene.client.dead = {PLACE[1]}
     for _ in range(2 * FORGET_FAILURES):
         await scene.greeter._greet(*PLACE)
@@ -264,7 +265,7 @@ async def test_how_another_cluster_stands_is_known_for_as_long_as_its_member_is_
     scene = Scene()
     other = Standing("bee", dissolvable=True, quorum=True)
     scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     assert scene.greeter.standings == {OTHER: other}
     scene.client.answers = {}
     await scene.greeter._greet(*PLACE)
@@ -275,7 +276,7 @@ async def test_a_member_that_is_out_of_sight_speaks_for_its_cluster_no_more() ->
     scene = Scene()
     other = Standing("bee", dissolvable=True, quorum=True)
     scene.client.answers = {PLACE[1]: Greeting(replace(peer(OTHER), cluster_id="bee"), standing=other)}
-    await scene.greeter.greet_due()
+    await greet_due(scene.greeter)
     scene.client.dead = {PLACE[1]}
     scene.now += 60
     await scene.greeter._greet(*PLACE)

@@ -82,7 +82,6 @@ async def test_a_blank_node_may_greet_ask_and_nothing_else(nodes: list[Node], bl
     member = nodes[0]
     hello = msgspec.json.decode(await blank.peers.call(member.id, "GET", "/peer/hello"), type=Peer)
     assert hello.cluster_id == CLUSTER
-    assert {peer.id for peer in await blank.peers.table(member.id)} == {nodes[1].id, nodes[2].id}
     assert (await blank.peers.join(member.id, blank.hello())).genesis == member.id
     assert [peer.id for peer in member.joined] == [blank.id]
     digest = await member.keep(b"data")
@@ -166,10 +165,10 @@ async def test_a_node_that_is_blank_itself_lets_nobody_in(nodes: list[Node], bla
 
 
 async def test_a_revoked_node_is_cut_off_though_its_connection_is_open(nodes: list[Node]) -> None:
-    await nodes[1].peers.table(nodes[0].id)
+    await nodes[1].peers.call(nodes[0].id, "GET", "/peer/hello")
     nodes[0].revoked.add(nodes[1].id)
     with pytest.raises(PeerRefused, match="revoked"):
-        await nodes[1].peers.table(nodes[0].id)
+        await nodes[1].peers.call(nodes[0].id, "GET", "/peer/hello")
 
 
 async def test_a_call_never_reaches_another_node_than_meant(nodes: list[Node]) -> None:
@@ -192,7 +191,7 @@ async def test_addresses_are_tried_in_order(nodes: list[Node]) -> None:
 
 async def test_an_unknown_node_is_unreachable(nodes: list[Node]) -> None:
     with pytest.raises(PeerUnreachable, match="no address is known"):
-        await nodes[0].peers.table(NodeId("f" * 32))
+        await nodes[0].peers.call(NodeId("f" * 32), "GET", "/peer/hello")
 
 
 async def test_large_bodies_of_small_calls_are_refused(nodes: list[Node]) -> None:

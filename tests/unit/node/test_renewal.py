@@ -26,6 +26,7 @@ from tests.support.clock import Clock
 from tests.support.memory_log import MemoryNetwork
 from tests.unit.consensus.fabric import cluster
 from tests.unit.node.fabric import AUTHORITY, Node, fabric
+from tests.unit.node.greeting import greet_due
 from tests.unit.node.wait import eventually
 
 BIG = os.urandom(8 * 1024 * 1024)
@@ -90,7 +91,7 @@ async def test_a_connection_is_given_up_before_the_certificate_that_opened_it_en
     for node, expected in ((fresh, 1), (old, 3)):
         handshakes.clear()
         for _ in range(3):
-            await node.peers.table(callee.id)
+            await node.peers.call(callee.id, "GET", "/peer/hello")
         assert handshakes == [callee.id] * expected
     await old.peers.close()
 
@@ -154,11 +155,11 @@ async def test_a_removed_nodes_transfers_break_off_at_once_in_both_directions(no
                     with pytest.raises(Exception, match=r"(?i)clos|payload|reset|lost"):
                         await response.content.readexactly(len(BIG) - 1000)
     with pytest.raises((PeerRefused, PeerUnreachable)):
-        await gone.peers.table(giver.id)
+        await gone.peers.call(giver.id, "GET", "/peer/hello")
     with pytest.raises(NoHolder, match="revoked"):
         await gone.transfer.fetch(Digest("0" * 64), [giver.id])
     with pytest.raises(PeerUnreachable, match=r"no address|revoked"):
-        await taker.peers.table(gone.id)
+        await taker.peers.call(gone.id, "GET", "/peer/hello")
 
 
 def greeter_of(node: Node, said: list[str]) -> Greeter:
@@ -169,11 +170,11 @@ async def test_a_removed_node_learns_it_from_whomever_it_greets(nodes: list[Node
     gone, other, _ = nodes
     said: list[str] = []
     greeter = greeter_of(gone, said)
-    await greeter.greet_due()
+    await greet_due(greeter)
     assert said == []
     other.revoked.add(gone.id)
     greeter._due.clear()
-    await greeter.greet_due()
+    await greet_due(greeter)
     assert said == [f"node {gone.id} is revoked"]
 
 

@@ -155,7 +155,7 @@ async def test_calls_go_on_while_all_nodes_change_to_the_new_secret(tmp_path: Pa
         async def call(caller: Keeper, callee: Keeper) -> None:
             nonlocal calls
             while not stop.is_set():
-                await caller.client.table(callee.id)
+                await caller.client.call(callee.id, "GET", "/peer/hello")
                 calls += 1
 
         load = [asyncio.create_task(call(one, other)) for one in made.nodes for other in made.nodes if one is not other]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import io
 import json
 import logging
@@ -119,9 +120,13 @@ def _keep_logging() -> object:
 def test_json_lines_carry_event_keys_and_context(stream: io.StringIO) -> None:
     logs.configure("json", "info", stream)
     log = logs.get("node.test")
-    with logs.bound(node="n1"):
+
+    def within() -> None:
+        logs.bind(node="n1")
         log.info("epoch.began", epoch=4, head="n3")
         log.debug("not.shown")
+
+    contextvars.copy_context().run(within)
     log.warning("outside")
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert (first["event"], first["level"], first["epoch"], first["head"], first["node"]) == (
