@@ -10,6 +10,7 @@ from discovery.peer import Peer
 from discovery.watcher import Watcher
 from node import config as configuration, interpreter, logs
 from node.blobs.room import MEGABYTE, Limits as BlobLimits
+from node.blobs.routes import BlobRoutes
 from node.blobs.store import BlobStore
 from node.config import Config
 from node.identity.keyring import Keyring
@@ -93,8 +94,13 @@ class Agent:
             self._identity.id, slot.path, config.cluster.expect, config.cluster.name, self._client
         )
         self._rotation = Rotator(self._identity.id, self._keyring, self._client, self._keys_changed)
-        routes = [*self._leadership.routes(), self._promises.route(), *self._rotation.routes()]
-        self._peer_api = PeerApi(self._identity, self._table, self._blobs, self._gate, routes)
+        routes = [
+            *self._leadership.routes(),
+            self._promises.route(),
+            *self._rotation.routes(),
+            *BlobRoutes(self._blobs, self._gate.repair).routes(),
+        ]
+        self._peer_api = PeerApi(self._identity, self._table, self._gate, routes)
         self._mdns = multicast(config.peers, blank, self._identity)
         self._watcher = Watcher([*seeds(config.peers), *([self._mdns] if self._mdns is not None else [])])
         self._greeter = Greeter(

@@ -4,30 +4,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
-from consensus.state import Digest, NodeId
+from consensus.state import NodeId
 from discovery.merging import Standing
 from discovery.peer import Peer
 from node import logs
-from node.blobs.room import DiskFull
-from node.blobs.send_file import send_file
-from node.blobs.store import BlobStore
-from node.blobs.writer import DigestMismatch
 from node.identity.tls import Revoked
 from node.peering.port import IDLE_SECONDS, PeerPort, retire_old_connection
 from node.peering.sessions import READ_BUFFER_BYTES, Identity
 from node.peering.table import PeerTable, with_first_address
 from node.peering.words import MAX_TOLD, Grant, Greeting, MayStop, decode
-from parvada.identifiers import is_digest
 
 log = logs.get("node.peering.server")
 
 CALLS = 128
 """Requests under way at once, all peers together; more get 503."""
-TRANSFERS = 16
 BODY_BYTES = 64 * 1024
 """Of a small call."""
 STALL_SECONDS = 30.0
@@ -64,10 +57,6 @@ class Gate(Protocol):
         """See `node.membership.manager.Membership.stopping`."""
         ...
 
-    async def repair(self, digest: Digest) -> None:
-        """This node's copy was found corrupt and is gone: say so and get another."""
-        ...
-
 
 class PeerApi:
     """The aiohttp application of the peer port. `routes` adds calls of other parts of the node, for members only."""
@@ -76,15 +65,11 @@ class PeerApi:
         self,
         identity: Identity,
         table: PeerTable,
-        blobs: BlobStore,
         gate: Gate,
         routes: Iterable[web.RouteDef] = (),
-        max_blob_bytes: int = 64 * 1024**3,
     ) -> None:
-        self._identity, self._table, self._blobs, self._gate = identity, table, blobs, gate
-        self._max_blob_bytes = max_blob_bytes
+        self._identity, self._table, self._gate = identity, table, gate
         self._calls = 0
-        self._transfers = asyncio.Semaphore(TRANSFERS)
         self.app = web.Application(middlewares=[self._admit], client_max_size=BODY_BYTES)
         self.app.add_routes(
             [
@@ -92,9 +77,6 @@ class PeerApi:
                 web.post("/peer/greet", self._greet),
                 web.post("/peer/join", self._join),
                 web.post("/peer/stopping", self._stopping),
-                web.get("/peer/blobs/{digest}", self._get_blob),
-                web.put("/peer/blobs/{digest}", self._put_blob),
-                web.post("/peer/blobs/{digest}/verify", self._verify_blob),
                 *routes,
             ]
         )
@@ -138,14 +120,14 @@ class PeerApi:
             caller = self._identity.identify(tls.getpeercert(binary_form=True) if tls is not None else None)
         except Revoked as error:
             log.info("peer.revoked", remote=request.remote, reason=str(error))
-            raise _refusal(web.HTTPGone, str(error)) from error
+            raise refusal(web.HTTPGone, str(error)) from error
         except PermissionError as error:
             log.warning("peer.refused", remote=request.remote, reason=str(error))
-            raise _refusal(web.HTTPForbidden, str(error)) from error
+            raise refusal(web.HTTPForbidden, str(error)) from error
         if request.path not in OPEN_TO_BLANK and not self._gate.is_member(caller):
-            raise _refusal(web.HTTPForbidden, f"node {caller} is not a member: it may only ask to join")
+            raise refusal(web.HTTPForbidden, f"node {caller} is not a member: it may only ask to join")
         if self._calls >= CALLS:
-            raise _refusal(web.HTTPServiceUnavailable, "too many calls at once")
+            raise refusal(web.HTTPServiceUnavailable, "too many calls at once")
         request[CALLER] = caller
         self._port.admitted(request, caller)
         self._calls += 1
@@ -156,7 +138,7 @@ class PeerApi:
 
     # ------------------------------------------------------------ nodes
     async def _hello(self, request: web.Request) -> web.Response:
-        return _json(self._gate.hello())
+        return json_answer(self._gate.hello())
 
     async def _greet(self, request: web.Request) -> web.Response:
         """Both learn of each other; a blank caller is also told whom this node knows."""
@@ -164,98 +146,46 @@ class PeerApi:
         known = self._table.peers() if peer.state == "blank" else ()
         told = tuple(other for other in known if other.id != peer.id)[:MAX_TOLD]
         standing = self._gate.standing() if grant is None and peer.state == "member" else None
-        return _json(Greeting(self._gate.hello(), grant, told, standing))
+        return json_answer(Greeting(self._gate.hello(), grant, told, standing))
 
     async def _join(self, request: web.Request) -> web.Response:
         _, grant = await self._introduced(request)
         if grant is None:
-            raise _refusal(web.HTTPConflict, "this node is not a member itself yet")
-        return _json(grant)
+            raise refusal(web.HTTPConflict, "this node is not a member itself yet")
+        return json_answer(grant)
 
     async def _introduced(self, request: web.Request) -> tuple[Peer, Grant | None]:
         """The caller as it describes itself, and what it is granted."""
         peer = _decode(await _small_body(request), Peer)
         if peer.id != request[CALLER]:
-            raise _refusal(web.HTTPForbidden, f"node {request[CALLER]} cannot join as {peer.id}")
+            raise refusal(web.HTTPForbidden, f"node {request[CALLER]} cannot join as {peer.id}")
         if request.remote:
             peer = _seen_at(peer, request.remote)
         try:
             return peer, await self._gate.join(peer)
         except PermissionError as error:
-            raise _refusal(web.HTTPForbidden, str(error)) from error
+            raise refusal(web.HTTPForbidden, str(error)) from error
 
     async def _stopping(self, request: web.Request) -> web.Response:
         try:
             timeout = float(request.query.get("timeout", "5"))
         except ValueError as error:
-            raise _refusal(web.HTTPBadRequest, f"timeout is no number: {error}") from error
+            raise refusal(web.HTTPBadRequest, f"timeout is no number: {error}") from error
         may_stop = await self._gate.stopping(request[CALLER], min(max(timeout, 0.0), MAX_STOPPING_SECONDS))
-        return _json(MayStop(may_stop))
-
-    # ------------------------------------------------------------ blobs
-    async def _get_blob(self, request: web.Request) -> web.StreamResponse:
-        """Also HEAD, also with a Range. The receiver checks the digest."""
-        digest = _digest(request)
-        if self._blobs.has(digest) and not await self._blobs.complete(digest):
-            await self._check(digest, "its own size")
-        if not self._blobs.has(digest):
-            raise _refusal(web.HTTPNotFound, f"no blob {digest} on this node")
-        self._blobs.touch(digest)
-        return await send_file(request, self._blobs.path(digest), self._blobs.size(digest))
-
-    async def _put_blob(self, request: web.Request) -> web.Response:
-        """Answers 201 once the blob is durable, 200 if it was here."""
-        digest = _digest(request)
-        if self._blobs.has(digest):
-            self._blobs.touch(digest)
-            return web.Response(status=200)
-        size = request.content_length
-        if size is None or size > self._max_blob_bytes:
-            raise _refusal(web.HTTPRequestEntityTooLarge, f"a blob has 0 to {self._max_blob_bytes} bytes, not {size}")
-        if self._transfers.locked():
-            raise _refusal(web.HTTPServiceUnavailable, "too many transfers at once")
-        async with self._transfers:
-            await self._receive(request, digest, size)
-        log.info("blob.received", digest=digest, sender=request[CALLER], bytes=size)
-        return web.Response(status=201)
-
-    async def _receive(self, request: web.Request, digest: Digest, size: int) -> None:
-        try:
-            with self._blobs.room.claim(size) as claim:
-                async with self._blobs.begin() as writer:
-                    while chunk := await _read(request):
-                        await writer.write(chunk)
-                        claim.wrote(len(chunk))
-                    await writer.commit(expected=digest)
-        except DigestMismatch as error:
-            raise _refusal(web.HTTPUnprocessableEntity, str(error)) from error
-        except DiskFull as error:
-            raise _refusal(web.HTTPInsufficientStorage, str(error)) from error
-        except (TimeoutError, ConnectionError, aiohttp.ClientError) as error:
-            raise _refusal(web.HTTPRequestTimeout, f"the body broke off: {error!r}") from error
-
-    async def _verify_blob(self, request: web.Request) -> web.Response:
-        digest = _digest(request)
-        return _json({"sound": await self._check(digest, request[CALLER])})
-
-    async def _check(self, digest: Digest, reporter: str) -> bool:
-        """Read the blob again; a corrupt one is gone after that, and another copy on its way."""
-        sound = self._blobs.has(digest) and await self._blobs.verify(digest, again=True)
-        if not sound:
-            log.error("blob.corrupt", digest=digest, reporter=reporter)
-            await self._gate.repair(digest)
-        return sound
+        return json_answer(MayStop(may_stop))
 
 
 OPEN_TO_BLANK = frozenset({"/peer/hello", "/peer/greet", "/peer/join", "/peer/promise"})
 """All that a node with the cluster's secret may call before it is a member."""
 
 
-def _json(answer: object) -> web.Response:
+def json_answer(answer: object) -> web.Response:
+    """For the calls of other rooms, too."""
     return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
 
-def _refusal(kind: Callable[..., web.HTTPException], reason: str) -> web.HTTPException:
+def refusal(kind: Callable[..., web.HTTPException], reason: str) -> web.HTTPException:
+    """To be raised; the caller reads `reason`."""
     return kind(text=reason)
 
 
@@ -263,7 +193,7 @@ def _decode(body: bytes, form: type[Peer]) -> Peer:
     try:
         return decode(body, form)
     except ValueError as error:
-        raise _refusal(web.HTTPBadRequest, str(error)) from error
+        raise refusal(web.HTTPBadRequest, str(error)) from error
 
 
 def _seen_at(peer: Peer, remote: str) -> Peer:
@@ -280,17 +210,4 @@ async def _small_body(request: web.Request) -> bytes:
         async with asyncio.timeout(STALL_SECONDS):
             return await request.read()
     except (TimeoutError, ConnectionError) as error:
-        raise _refusal(web.HTTPRequestTimeout, "the body did not come") from error
-
-
-async def _read(request: web.Request) -> bytes:
-    """The next piece of the body; empty at its end. Raises TimeoutError."""
-    async with asyncio.timeout(STALL_SECONDS):
-        return await request.content.readany()
-
-
-def _digest(request: web.Request) -> Digest:
-    text = request.match_info["digest"]
-    if not is_digest(text):
-        raise _refusal(web.HTTPBadRequest, f"{text[:80]!r} is not a SHA-256 digest in lower-case hexadecimal")
-    return Digest(text)
+        raise refusal(web.HTTPRequestTimeout, "the body did not come") from error

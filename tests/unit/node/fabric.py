@@ -7,6 +7,7 @@ from pathlib import Path
 
 from consensus.state import Digest, NodeId
 from discovery.peer import Peer
+from node.blobs.routes import BlobRoutes
 from node.blobs.store import BlobStore
 from node.blobs.transfer import Transfer
 from node.identity.authority import utc_now
@@ -41,7 +42,7 @@ class Node:
         self.table = PeerTable(self.id)
         self.peers = PeerClient(self.identity, self.table, connect_seconds=PATIENT_SECONDS)
         self.transfer = Transfer(self.id, self.blobs, self.peers)
-        self.api = PeerApi(self.identity, self.table, self.blobs, self)
+        self.api = PeerApi(self.identity, self.table, self, BlobRoutes(self.blobs, self.repair).routes())
         self.port = 0
         self._fingerprint = authority.fingerprint
 

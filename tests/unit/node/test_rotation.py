@@ -13,9 +13,8 @@ import pytest
 
 from consensus.messages import AbandonRotation, BeginRotation, ExcuseNode, JoinMember
 from consensus.ports import CommandRejected, NoQuorum
-from consensus.state import Digest, Member, NodeId, RotationPhase
+from consensus.state import Member, NodeId, RotationPhase
 from discovery.peer import Peer
-from node.blobs.store import BlobStore
 from node.identity.keyring import Keyring
 from node.identity.pki import Authority, Identity, NodeKey
 from node.identity.ring import RingStore
@@ -52,10 +51,8 @@ class Keeper:
         self.rotator = Rotator(
             self.id, self.keyring, self.client, self.client.renew, tick=0.02, retry=0.05, clock=clock
         )
-        self.blobs = BlobStore(folder / "blobs")
-        self.blobs.open()
         self.log: MemoryLog | None = None
-        self.api = PeerApi(self.identity, self.table, self.blobs, self, self.rotator.routes())
+        self.api = PeerApi(self.identity, self.table, self, self.rotator.routes())
         self.port = 0
 
     # the gate of its peer port: who is a member says the log
@@ -74,9 +71,6 @@ class Keeper:
 
     async def stopping(self, node: NodeId, timeout: float) -> bool:
         return False
-
-    async def repair(self, digest: Digest) -> None:
-        raise AssertionError("no blob is read here")
 
     def joins(self, log: MemoryLog) -> None:
         self.log = log
