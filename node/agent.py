@@ -23,7 +23,6 @@ from node.joining.joining import ClusterRecord, Joiner, note_log, require_log
 from node.joining.promises import Promises
 from node.joining.registration import Registration, say_goodbye
 from node.joining.slot import Slot, claim
-from node.joining.sources import multicast, seeds
 from node.membership.leadership import Leadership
 from node.membership.manager import Membership
 from node.membership.removal import EXIT_REMOVED, Removal
@@ -33,6 +32,7 @@ from node.net import own_address
 from node.peering.client import PeerClient
 from node.peering.greeter import Greeter
 from node.peering.server import PeerApi
+from node.peering.sources import multicast, seeds
 from node.peering.table import PeerTable
 from node.processes.children import Supervisor
 from node.services import Foundation, Services
