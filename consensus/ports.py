@@ -90,6 +90,22 @@ class Resync(msgspec.Struct, frozen=True):
     state: ClusterState
 
 
+class Links(Protocol):
+    """The log's connections to peers, where it has some of its own."""
+
+    def disconnect(self, node: NodeId) -> None:
+        """Drop the live connection to `node`; one that is still in the peer table may come back."""
+        ...
+
+    def renew_links(self) -> None:
+        """Put new connections, with today's certificates, in the place of those that this node has dialled."""
+        ...
+
+    def judge_links_again(self) -> None:
+        """Drop the live connections whose certificates are not accepted any more."""
+        ...
+
+
 class Log(Protocol):
     """The replicated log as one node sees it. Every node accepts every call."""
 

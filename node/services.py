@@ -1,124 +1,126 @@
-"""What a node runs once it belongs to a cluster: stores, repair, epochs, membership, the local API and the fronts.
+"""What a node runs once it belongs to a cluster: its log, and the rooms that go by it.
 
-Built in a straight line, a reason a step; stopped in reverse order. `node.agent` brings the node to where this starts.
+Built in a straight line, a room a step; stopped in reverse order. `node.agent` brings the node to where this starts.
 """
 
 import asyncio
+import contextlib
 import shutil
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-from aiohttp import web
 
 import parvada
-from consensus.ports import Log
-from consensus.state import NodeId
-from node import logs
-from node.blobs.distribute import Distributor
-from node.blobs.pace import Pace
-from node.blobs.replicator import Replicator
-from node.blobs.scrub import Scrubber
+from consensus.log.raft import RaftConfig, RaftLog
+from consensus.state import ClusterState
+from node.blobs.build import Bytes
 from node.blobs.store import BlobStore
-from node.blobs.transfer import Transfer
 from node.config import Config
-from node.epochs.keeper import EpochKeeper
-from node.epochs.runtimes import Engine, InlineEngine, RayEngine
+from node.epochs import build as epochs
 from node.http.app import make_app
 from node.http.context import Ports, Settings
 from node.identity.keyring import Keyring
-from node.identity.pki import Identity, RayCredentials
-from node.joining.joining import ClusterRecord
+from node.joining.build import Belonging
+from node.joining.introduction import Introduction
+from node.joining.joining import ClusterRecord, note_log, require_log
+from node.joining.registration import say_goodbye
 from node.joining.slot import Slot, run_dir
-from node.local.api import LocalApi, serve
-from node.local.serving_view import ViewBuilder
-from node.local.view_feed import ViewFeed
-from node.membership.leadership import Leadership
-from node.membership.manager import Membership
-from node.membership.rotation import Rotator
-from node.peering.client import PeerClient
-from node.processes.children import Child, Supervisor
+from node.local.api import serve
+from node.local.build import Local
+from node.membership.build import Members
+from node.membership.removal import Removal
+from node.peering.build import Peering
+from node.processes.children import Supervisor
+from node.processes.fronts import start_fronts
 from node.processes.workshop import Workshop
 from node.tasks import Tasks
 from node.telemetry.telemetry import Telemetry
-from training.ray_cluster import RayCluster, RaySettings
 
 MEGABYTE = 1024 * 1024
-FRONT_GRACE_SECONDS = 10.0
-
-_log = logs.get("services")
 
 
 class Foundation(msgspec.Struct, frozen=True):
     """What exists before a node belongs to anything."""
 
     config: Config
-    name: str
     slot: Slot
-    identity: Identity
+    me: Introduction
+    keyring: Keyring
+    peers: Peering
     blobs: BlobStore
-    client: PeerClient
     supervisor: Supervisor
     tasks: Tasks
-    keyring: Keyring
-    rotation: Rotator
-    address: str
-    leadership: Leadership
-    removed: asyncio.Event
-    split: Callable[[], Mapping[NodeId, str]]
-    """See `node.joining.gate`."""
+    removal: Removal
+    stop: Callable[[], None]
+    """Ends the node."""
 
 
 class Services:
-    """All parts of a member. `start` and `stop` once each."""
+    """All parts of a member. `start` once, then `stop_work` and `stop`."""
 
-    def __init__(self, base: Foundation, record: ClusterRecord, log: Log, membership: Membership) -> None:
+    def __init__(self, base: Foundation, record: ClusterRecord) -> None:
         self._base = base
-        self._log = log
-        self._membership = membership
-        self._socket = run_dir(base.slot) / "agent.sock"
-        self._fronts: list[Child] = []
-        self._local: web.AppRunner | None = None
-        self._working: asyncio.Task[None] | None = None
-        config, me = base.config, base.identity.id
+        config, me, slot, peers = base.config, base.me, base.slot.path, base.peers
+        self._socket, tmp = run_dir(base.slot) / "agent.sock", slot / "tmp"
+        self._environment = {
+            "PARVADA_LOCAL_SOCKET": str(self._socket),
+            "PARVADA_NODE_ID": me.id,
+            "PARVADA_TMP": str(tmp),
+            "PARVADA_CPUS": str(config.cpus),
+        }
 
-        # Bytes: who holds what, and how it gets there.
-        transfer = self._transfer = Transfer(me, base.blobs, base.client)
-        distributor = Distributor(me, log, base.blobs, transfer, config.storage.copies)
-        self.replicator = Replicator(
-            me,
-            log,
-            base.blobs,
-            transfer,
-            config.storage.copies,
-            time.monotonic,
-            config.storage.grace_seconds,
-            Pace(config.storage.repair_mb_per_second * MEGABYTE, time.monotonic),
+        # The log, who takes part in it, and what this node is to its peers.
+        self._log = log = _make_log(base, record)
+        self._members = Members(config.cluster, log, base.keyring, peers, base.removal)
+        self._belonging = Belonging(
+            slot, me, base.keyring.identity, record, log, self._members.manager, peers, base.stop
         )
+        # Bytes: who holds what, and how it gets there.
+        self._bytes = Bytes(config.storage, me.id, log, base.blobs, peers)
+        # Work: heavy calls of the API, and the epoch's share of this node.
         self._workshop = Workshop(base.supervisor)
-
+        self._epochs = epochs.keeper(
+            config,
+            slot,
+            me.address,
+            record.cluster_id,
+            log,
+            base.keyring,
+            base.supervisor,
+            self._members.manager.seen_ages,
+            self._environment,
+        )
         # What people and children see.
         self._telemetry = Telemetry(
-            me,
-            base.name,
+            me.id,
+            me.name,
             parvada.__version__,
             log,
             base.blobs,
             config.storage.data,
             base.supervisor.pids,
-            lambda: self.replicator.owed,
+            lambda: self._bytes.replicator.owed,
             lambda: self._epochs.ray_epoch,
         )
-        keyring = base.keyring
-        self._views = ViewFeed(log, ViewBuilder(me, config.client.auth, lambda: keyring.admin_sha256s))
-        tmp = base.slot.path / "tmp"
-        local = LocalApi(log, self._views, base.blobs, transfer, distributor, self._telemetry, tmp)
+        self._local = Local(config.client, me.id, log, self._admins, self._bytes, self._telemetry, tmp)
+        self._app = make_app(self._ports(record, tmp), self._local.api.routes())
+        self._app.on_shutdown.append(self._local.api.end_streams)
+
+        self.up = False
+        """Whether all of it has started."""
+        self._work: list[asyncio.Task[None]] = []
+        self._ending = contextlib.AsyncExitStack()
+
+    def _admins(self) -> Sequence[str]:
+        return self._base.keyring.admin_sha256s
+
+    def _ports(self, record: ClusterRecord, tmp: Path) -> Ports:
+        config, keyring = self._base.config, self._base.keyring
         settings = Settings(
-            node=me,
+            node=self._base.me.id,
             auth=config.client.auth,
-            admin_sha256s=lambda: keyring.admin_sha256s,
+            admin_sha256s=self._admins,
             tmp=tmp,
             token_seeds=lambda: keyring.token_seeds,
             max_upload_bytes=config.client.max_upload_mb * MEGABYTE,
@@ -126,108 +128,80 @@ class Services:
             mode="ray" if config.training.ray else "inline",
             copies=config.storage.copies,
         )
-        ports = Ports(
-            log,
-            self._workshop,
-            base.blobs,
-            distributor,
-            local,
-            self._telemetry,
-            base.leadership,
-            base.rotation,
-            settings,
-            base.removed,
-            self.replicator.lost,
-            base.split,
+        return Ports(
+            log=self._log,
+            workshop=self._workshop,
+            blobs=self._base.blobs,
+            distributor=self._bytes.distributor,
+            fetcher=self._local.api,
+            telemetry=self._telemetry,
+            leadership=self._members.leadership,
+            rotation=self._members.rotation,
+            settings=settings,
+            removed=self._base.removal.happened,
+            lost=self._bytes.replicator.lost,
+            split=self._belonging.split,
         )
-        self._app = make_app(ports, local.routes())
-        self._app.on_shutdown.append(local.end_streams)
-
-        # Work: the epoch's share of this node.
-        self._epochs = EpochKeeper(
-            log, self._engine(record), base.supervisor, membership.seen_ages, self._child_environment()
-        )
-
-    def _engine(self, record: ClusterRecord) -> Engine:
-        config = self._base.config
-        if not config.training.ray:
-            return InlineEngine()
-        ip = config.training.ray_ip or self._base.address
-        settings = RaySettings(
-            ip=ip,
-            cpus=config.cpus,
-            folder=self._base.slot.path / "ray",
-            port=config.training.ray_port,
-            object_store_bytes=config.training.object_store_mb * MEGABYTE,
-        )
-        cluster = RayCluster(settings, self._base.supervisor)
-        return RayEngine(cluster, self._ray_credentials(record.cluster_id, sorted({ip, "127.0.0.1"})))
-
-    def _ray_credentials(self, cluster_id: str, ips: Sequence[str]) -> Callable[[int], RayCredentials]:
-        """Those of an epoch follow from the secret that was in force when it began, on all its nodes."""
-
-        def make(epoch: int) -> RayCredentials:
-            authority = self._base.keyring.authority_with(self._log.state.epoch.secret)
-            return self._base.identity.ray_credentials(epoch, cluster_id, ips, authority)
-
-        return make
-
-    def _child_environment(self) -> Mapping[str, str]:
-        return {
-            "PARVADA_LOCAL_SOCKET": str(self._socket),
-            "PARVADA_NODE_ID": self._base.identity.id,
-            "PARVADA_TMP": str(self._base.slot.path / "tmp"),
-            "PARVADA_CPUS": str(self._base.config.cpus),
-        }
 
     async def start(self) -> None:
-        await asyncio.to_thread(_make_empty, self._base.slot.path / "tmp")
-        # The socket first: fronts and trainer dial it as soon as they live.
+        """Raises CannotStart, and whatever keeps the log from starting."""
+        tasks, slot = self._base.tasks, self._base.slot.path
+        # The log: from here on this node is part of the cluster.
+        require_log(slot)
+        await self._log.start()
+        self._ending.push_async_callback(self._log.stop)
+        note_log(slot)
+        self._base.keyring.revoke(self._log.state.revoked)
+        await self._belonging.begin()
+        self._members.start(tasks)
+        tasks.start(self._belonging.dissolution.run(), "dissolution")
+        self._work.append(tasks.start(self._belonging.registration.run(), "registration"))
+        # The socket before those that dial it as soon as they live: fronts and trainer.
+        await asyncio.to_thread(_make_empty, slot / "tmp")
         self._socket.unlink(missing_ok=True)
-        self._local = await serve(self._app, self._socket)
-        for coroutine, name in (
-            (self._views.run(), "views"),
-            (self._telemetry.run(), "telemetry"),
-            (self.replicator.run(), "replicator"),
-            (self._scrubbing(), "scrub"),
-            (self._membership.run(), "membership"),
-            (self._workshop.close_idle(), "workshop"),
-        ):
-            self._base.tasks.start(coroutine, name)
-        self._working = self._base.tasks.start(self._epochs.run(), "epochs")
-        client = self._base.config.client
-        environment = {
-            **self._child_environment(),
-            "PARVADA_HOST": client.host,
-            "PARVADA_PORT": str(client.port),
-            "PARVADA_AUTH": client.auth,
-            "PARVADA_MAX_PREDICT_MB": str(client.max_predict_mb),
-            "PARVADA_MAX_PREDICT_VALUES": str(client.max_predict_values),
-        }
-        for number in range(1, self._base.config.fronts + 1):
-            argv = [sys.executable, "-m", "serving"]
-            front = self._base.supervisor.spawn(argv, environment, f"front-{number}", grace=FRONT_GRACE_SECONDS)
-            self._fronts.append(front)
+        self._ending.push_async_callback((await serve(self._app, self._socket)).cleanup)
+        self._local.start(tasks)
+        tasks.start(self._telemetry.run(), "telemetry")
+        self._bytes.start(tasks)
+        self._ending.push_async_callback(self._bytes.stop)
+        tasks.start(self._workshop.close_idle(), "workshop")
+        self._ending.push_async_callback(self._workshop.stop)
+        self._work.append(tasks.start(self._epochs.run(), "epochs"))
+        start_fronts(self._base.supervisor, self._base.config.client, self._base.config.fronts, self._environment)
+        self.up = True
 
-    async def _scrubbing(self) -> None:
-        hours = self._base.config.storage.scrub_hours
-        if not hours:
-            await asyncio.Event().wait()  # switched off: a root task must not end
-        await Scrubber(self._base.blobs, hours * 3600, self.replicator.poke).run()
+    @property
+    def dissolved(self) -> bool:
+        """Whether this node's cluster has ended in favour of another."""
+        return self._belonging.dissolution.happened
 
     async def stop_work(self) -> None:
-        """Before the node says goodbye: its share of the training ends at once, its predictions go on."""
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.wait([self._working])
+        """Before the node says goodbye: it registers itself no more and its share of the training ends at once, while
+        its predictions go on."""
+        for task in self._work:
+            task.cancel()
+        await asyncio.wait(self._work)
         await self._epochs.stop()
+
+    async def say_goodbye(self) -> None:
+        await say_goodbye(self._log, self._belonging.gate, self._base.peers.client)
 
     async def stop(self) -> None:
         """After the node's tasks have ended."""
-        await self._workshop.stop()
-        await self._transfer.stop()
-        if self._local is not None:
-            await self._local.cleanup()
+        await self._ending.aclose()
+
+
+def _make_log(base: Foundation, record: ClusterRecord) -> RaftLog:
+    peers, identity = base.config.peers, base.keyring.identity
+    raft = RaftConfig(
+        me=identity.id,
+        cluster_id=record.cluster_id,
+        genesis=record.genesis,
+        directory=base.slot.path / "raft",
+        host=peers.host,
+        port=peers.raft_port,
+    )
+    return RaftLog(raft, identity.server_context(), identity.client_context(), identity.identify, ClusterState())
 
 
 def _make_empty(folder: Path) -> None:

@@ -88,6 +88,13 @@ class Replicator:
         """Look again soon: the store has changed by other hands, or a copy was found corrupt."""
         self._wake.set()
 
+    async def lost_copy(self, digest: Digest) -> None:
+        """This node's copy was found corrupt and is gone: say so, and get another."""
+        try:
+            await self._facts.propose(DropBlobs(self._me, (digest,)), actor="blobs")
+        except LogError as error:
+            log.warning("blob.loss_unrecorded", digest=digest, reason=str(error))
+
     def lost(self) -> frozenset[Digest]:
         """Blobs that no node within reach holds: an alarm."""
         reachable = {self._me, *self._facts.status.connected}

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 
 from consensus.state import NodeId
 from node import logs
@@ -18,14 +18,13 @@ log = logs.get("node.identity.keyring")
 class Keyring:
     """One or two secrets. What changes is durable before it is used; one caller at a time."""
 
-    def __init__(
-        self, store: RingStore, key: NodeKey, ips: Sequence[str], revoked: Callable[[NodeId], bool] = lambda _: False
-    ) -> None:
+    def __init__(self, store: RingStore, key: NodeKey, ips: Sequence[str]) -> None:
         self._store = store
         self._ring = store.load()
         self._authorities = {secret: Authority.from_secret(secret) for secret in self._ring.secrets}
+        self._revoked: Container[NodeId] = ()
         first, *also = self._in_order()
-        self.identity = Identity(first, key, ips, revoked=revoked, also=also)
+        self.identity = Identity(first, key, ips, revoked=lambda node: node in self._revoked, also=also)
         self._derive()
 
     @property
@@ -41,6 +40,10 @@ class Keyring:
     def token_seeds(self) -> tuple[bytes, ...]:
         """What the texts of API tokens are made from, the newest first."""
         return self._token_seeds
+
+    def revoke(self, nodes: Container[NodeId]) -> None:
+        """All whose certificates are worth nothing from here on, by the cluster's log."""
+        self._revoked = nodes
 
     def secret_with(self, digest: str) -> bytes | None:
         return self._by_digest.get(digest)

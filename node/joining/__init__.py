@@ -1,1 +1,1 @@
-"""How a node becomes part of a cluster: its slot on disk, where it looks for peers, whether it forms or joins."""
+"""How a node comes into a cluster: its slot on disk, whether it forms or joins; and how it leaves one that ended."""

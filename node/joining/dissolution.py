@@ -17,7 +17,7 @@ from discovery.merging import Standing, abandoned_for, ends_for
 from discovery.peer import Hint
 from node import logs
 from node.files import fsync_folder, write_atomically
-from node.joining.gate import NodeGate
+from node.joining.gate import MemberGate
 from node.joining.joining import LOG_BEGUN, RECORD, read_record
 from node.peering.greeter import Greeter
 from node.peering.table import PeerTable
@@ -46,46 +46,54 @@ class Dissolution:
     """`run` it as a root task. `happened` says that this node's cluster has ended, and the node is to start again."""
 
     def __init__(
-        self, slot: Path, gate: NodeGate, greeter: Greeter, table: PeerTable, stop: Callable[[], None]
+        self,
+        slot: Path,
+        cluster_id: str,
+        log: Log,
+        gate: MemberGate,
+        greeter: Greeter,
+        table: PeerTable,
+        stop: Callable[[], None],
     ) -> None:
-        self._slot, self._gate, self._greeter, self._table, self._stop = slot, gate, greeter, table, stop
+        """`cluster_id` as this node recorded it when it joined: its log may not have come so far."""
+        self._slot, self._cluster_id, self._log, self._gate = slot, cluster_id, log, gate
+        self._greeter, self._table, self._stop = greeter, table, stop
         self.happened = False
 
-    async def run(self, log: Log, cluster_id: str) -> None:
-        """`cluster_id` as this node recorded it when it joined: its log may not have come so far."""
+    async def run(self) -> None:
         while not self.happened:
-            await self._look(log, cluster_id)
+            await self._look()
             await asyncio.sleep(LOOK_SECONDS)
         await asyncio.Event().wait()  # a root task must not end; the agent is stopping
 
-    async def _look(self, log: Log, cluster_id: str) -> None:
-        state, own = log.state, self._gate.standing()
+    async def _look(self) -> None:
+        state, own = self._log.state, self._gate.standing()
         if state.dissolved:
             await asyncio.sleep(GRACE_SECONDS)
-            self._leave(cluster_id, state.dissolved, "the cluster has dissolved")
+            self._leave(state.dissolved, "the cluster has dissolved")
         elif own is not None and own.quorum and (into := ends_for(own, self._greeter.standings.values())):
-            await self._propose(log, into)
+            await self._propose(into)
         else:
             # A log that holds nothing at all has nothing to lose.
-            own = own or Standing(cluster_id, dissolvable=True, quorum=False)
+            own = own or Standing(self._cluster_id, dissolvable=True, quorum=False)
             elsewhere = {str(node): there for node, there in self._gate.split(self._greeter.met.values()).items()}
-            if into := abandoned_for(own, frozenset(log.status.voters), elsewhere):
-                self._leave(cluster_id, into, "most of its voters are there")
+            if into := abandoned_for(own, frozenset(self._log.status.voters), elsewhere):
+                self._leave(into, "most of its voters are there")
 
-    async def _propose(self, log: Log, into: str) -> None:
+    async def _propose(self, into: str) -> None:
         _log.warning("cluster.dissolving", into=into, note="this cluster holds nothing: its nodes join the other")
         try:
-            await log.propose(Dissolve(into), actor="merging", timeout=PROPOSE_SECONDS)
+            await self._log.propose(Dissolve(into), actor="merging", timeout=PROPOSE_SECONDS)
         except CommandRejected as error:
             _log.info("cluster.goes_on", reason=error.reason)
         except LogError as error:
             _log.info("cluster.dissolving_postponed", reason=str(error))
 
-    def _leave(self, left: str, into: str, reason: str) -> None:
+    def _leave(self, into: str, reason: str) -> None:
         hints = frozenset(hint for peer in (*self._table.peers(), *self._greeter.met.values()) for hint in peer.hints)
-        departure = Departure(left, into, tuple(sorted(hints)))
+        departure = Departure(self._cluster_id, into, tuple(sorted(hints)))
         write_atomically(self._slot / DEPARTURE, msgspec.json.encode(departure))
-        _log.warning("cluster.left", left=left, into=into, reason=reason)
+        _log.warning("cluster.left", left=self._cluster_id, into=into, reason=reason)
         self.happened = True
         self._stop()
 

@@ -2,6 +2,8 @@
 
 import time
 
+import msgspec
+
 import parvada
 from consensus.levels import LEVEL
 from consensus.state import Member, NodeId
@@ -9,32 +11,39 @@ from discovery.peer import Peer
 from node.config import Config
 
 
-def blank_peer(config: Config, me: NodeId, address: str, fingerprint: str) -> Peer:
-    """`fingerprint` is of the CA that this node's certificate is of."""
-    return Peer(
-        id=me,
-        addresses=(address,),
-        peer_port=config.peers.port,
-        raft_port=config.peers.raft_port,
-        api_port=config.client.port,
-        state="blank",
-        cluster_id="",
-        fingerprint=fingerprint,
-        version=parvada.__version__,
-    )
+class Introduction(msgspec.Struct, frozen=True):
+    """`name` is for people; `address` is where peers reach this node."""
 
+    config: Config
+    id: NodeId
+    name: str
+    address: str
 
-def own_member(config: Config, me: NodeId, name: str, address: str) -> Member:
-    """As it registers itself."""
-    return Member(
-        id=me,
-        name=name,
-        addresses=(address,),
-        peer_port=config.peers.port,
-        raft_port=config.peers.raft_port,
-        api_port=config.client.port,
-        cpus=config.cpus,
-        version=parvada.__version__,
-        joined_at=time.time(),
-        level=LEVEL,
-    )
+    def blank(self, fingerprint: str) -> Peer:
+        """`fingerprint` is of the CA that this node's certificate is of."""
+        return Peer(
+            id=self.id,
+            addresses=(self.address,),
+            peer_port=self.config.peers.port,
+            raft_port=self.config.peers.raft_port,
+            api_port=self.config.client.port,
+            state="blank",
+            cluster_id="",
+            fingerprint=fingerprint,
+            version=parvada.__version__,
+        )
+
+    def member(self) -> Member:
+        """As it registers itself, now."""
+        return Member(
+            id=self.id,
+            name=self.name,
+            addresses=(self.address,),
+            peer_port=self.config.peers.port,
+            raft_port=self.config.peers.raft_port,
+            api_port=self.config.client.port,
+            cpus=self.config.cpus,
+            version=parvada.__version__,
+            joined_at=time.time(),
+            level=LEVEL,
+        )

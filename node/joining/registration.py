@@ -9,7 +9,7 @@ from consensus.messages import JoinMember, NameCluster
 from consensus.ports import CommandRejected, Log, LogError
 from consensus.state import Member, MemberStatus
 from node import logs
-from node.joining.gate import NodeGate
+from node.joining.gate import MemberGate
 from node.joining.joining import ClusterRecord
 from node.peering.client import PeerClient
 from node.peering.words import PeerError
@@ -64,7 +64,7 @@ class Registration:
         return here != there or more or known.status is MemberStatus.AWAY
 
 
-async def say_goodbye(log: Log, gate: NodeGate, client: PeerClient) -> None:
+async def say_goodbye(log: Log, gate: MemberGate, client: PeerClient) -> None:
     """Ask the leader (it may be us) for leave to stop, so that the vote is not missed."""
     deadline = time.monotonic() + GOODBYE_SECONDS
     while (left := deadline - time.monotonic()) > 0:

@@ -4,14 +4,13 @@ a node that is about to be removed."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
 from consensus.ports import Log, MembershipRefused, NoQuorum
 from consensus.state import NodeId
-from node.membership.manager import TRANSFER_SECONDS
+from node.membership.manager import TRANSFER_SECONDS, Membership
 from node.peering.client import PeerClient
 from node.peering.words import PeerError, PeerRefused, decode
 
@@ -49,27 +48,13 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 """How the leader's refusals travel to the node that asked."""
 
 
-class Poster(Protocol):
-    async def post(self, node: NodeId, path: str, body: bytes = b"", timeout: float = 10.0) -> bytes: ...
-
-
-class Voters(Protocol):
-    """What is needed of `node.membership.manager.Membership`."""
-
-    async def retire(self, node: NodeId, timeout: float) -> bool: ...
-
-
 class Leadership:
     """`routes` are served on the peer port; `transfer` and `retire` are what the client API calls."""
 
-    def __init__(self, client: PeerClient, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client: Poster = client
-        self._clock = clock
-        self._log: Log | None = None
-        self._voters: Voters | None = None
-
-    def belongs(self, log: Log, voters: Voters) -> None:
-        self._log, self._voters = log, voters
+    def __init__(
+        self, client: PeerClient, log: Log, membership: Membership, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client, self._log, self._membership, self._clock = client, log, membership, clock
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -94,7 +79,7 @@ class Leadership:
                 await self._at_leader(RETIRE_PATH, node, self._retire_here)
             except (LeaderUnreachable, NoQuorum) as error:
                 failure = error
-            if node not in self._member_log.status.voters:
+            if node not in self._log.status.voters:
                 return
             await asyncio.sleep(RETRY_SECONDS)
         raise failure
@@ -102,7 +87,7 @@ class Leadership:
     async def _at_leader(
         self, path: str, node: NodeId | None, here: Callable[[NodeId | None], Awaitable[None]]
     ) -> None:
-        status = self._member_log.status
+        status = self._log.status
         if status.leader is None:
             raise NoQuorum("there is no leader; try again")
         if status.leader == status.me:
@@ -115,15 +100,9 @@ class Leadership:
         except PeerError as error:
             raise LeaderUnreachable(f"the leader ({status.leader}) cannot be called from this node: {error}") from error
 
-    @property
-    def _member_log(self) -> Log:
-        if self._log is None:
-            raise MembershipRefused("this node is not a member yet")
-        return self._log
-
     # ---------------------------------------------------------------- on the leader
     async def _transfer_here(self, to: NodeId | None) -> None:
-        log = self._member_log
+        log = self._log
         if to is not None and to != log.status.me and to not in log.status.connected:
             raise NodeUnreachable(f"the leader has no connection to node {to}: it cannot take over now")
         try:
@@ -134,9 +113,9 @@ class Leadership:
             raise
 
     async def _retire_here(self, node: NodeId | None) -> None:
-        if self._voters is None or node is None:
+        if node is None:
             raise MembershipRefused("say which node")
-        await self._voters.retire(node, RETIRE_SECONDS / 2)
+        await self._membership.retire(node, RETIRE_SECONDS / 2)
 
     def _served(
         self, here: Callable[[NodeId | None], Awaitable[None]]

@@ -3,27 +3,17 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
+from consensus.ports import Links
 from consensus.state import ClusterState, NodeId
 from node import logs
+from node.peering.client import PeerClient
+from node.peering.server import PeerApi
 
 EXIT_REMOVED = 4
 """The exit code of a node that was removed from its cluster: there is no use in starting it again."""
 
 _log = logs.get("removal")
-
-
-class Link(Protocol):
-    """What of `RaftLog` and `PeerApi` is needed."""
-
-    def disconnect(self, node: NodeId) -> None: ...
-
-
-class Caller(Protocol):
-    """What of `PeerClient` is needed."""
-
-    async def disconnect(self, node: NodeId) -> None: ...
 
 
 class Removal:
@@ -42,7 +32,7 @@ class Removal:
         self.happened.set()
         self._stop()
 
-    async def follow(self, state: ClusterState, log: Link, server: Link, client: Caller) -> None:
+    async def follow(self, state: ClusterState, links: Links, server: PeerApi, client: PeerClient) -> None:
         """A removed node's certificate is worth nothing from now on, nor are the connections it was good for."""
         if len(state.revoked) == len(self._cut):
             return  # ids are only ever added
@@ -50,7 +40,7 @@ class Removal:
             if node == self._me:
                 self.of_this_node("the cluster's log says so")
                 continue
-            log.disconnect(node)
+            links.disconnect(node)
             server.disconnect(node)
             await client.disconnect(node)
         self._cut = frozenset(state.revoked)

@@ -7,18 +7,18 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from aiohttp import web
 
 from consensus.messages import BeginRotation, ConfirmRotation
-from consensus.ports import CommandRejected, Log, LogError
+from consensus.ports import CommandRejected, Links, Log, LogError
 from consensus.rules.rotation import holders
 from consensus.state import NodeId, RotationPhase
 from node import logs
 from node.identity.keyring import Keyring
 from node.identity.rotation_plan import Confirm, Fetch, Nothing, Present, Retire, Step, next_step
 from node.identity.secret import SECRET_BYTES, SecretError, digest_of, parse_secret
+from node.peering.client import PeerClient
 from node.peering.words import PeerError
 
 PATH = "/peer/secret"
@@ -34,49 +34,29 @@ OFFER_SECONDS = 60.0
 _log = logs.get("rotation")
 
 
-class Caller(Protocol):
-    """What is needed of `node.peering.client.PeerClient`."""
-
-    async def call(
-        self, node: NodeId, method: str, path: str, body: bytes | None = None, timeout: float = 10.0
-    ) -> bytes: ...
-
-    async def renew(self) -> None: ...
-
-
-class Links(Protocol):
-    """What is needed of `RaftLog` beyond the `Log`."""
-
-    def renew_links(self) -> None: ...
-
-    def judge_links_again(self) -> None: ...
-
-
 class Rotator:
-    """`run` it as a root task once the node belongs to a cluster; `on_change` hears of each change of the keyring."""
+    """`run` it as a root task. `on_change` hears of each change of the keyring; `links` is None for a log that has none
+    of its own, and `handover` is how long their renewal is given."""
 
     def __init__(
         self,
         me: NodeId,
         keyring: Keyring,
-        client: Caller,
+        client: PeerClient,
+        log: Log,
+        links: Links | None,
         on_change: Callable[[], Awaitable[None]],
+        handover: float = HANDOVER_SECONDS,
         tick: float = TICK_SECONDS,
         retry: float = RETRY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._me, self._keyring, self._client, self._on_change = me, keyring, client, on_change
+        self._log, self._links, self._handover = log, links, handover
         self._tick, self._retry, self._clock = tick, retry, clock
-        self._log: Log | None = None
-        self._links: Links | None = None
         self._made_at = -OFFER_SECONDS
         self._said = ""
-        self._handover = HANDOVER_SECONDS
         self._one = asyncio.Lock()
-
-    def belongs(self, log: Log, links: Links | None, handover: float = HANDOVER_SECONDS) -> None:
-        """`links` is None for a log that has none of its own; `handover`: how long their renewal is given."""
-        self._log, self._links, self._handover = log, links, handover
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get(PATH, self._hand_over)]
@@ -85,10 +65,9 @@ class Rotator:
     async def begin(self, propose: Callable[[BeginRotation], Awaitable[object]]) -> None:
         """Make a new secret, durably, and let `propose` commit that it is to come; nothing if a rotation is under way
         already. Raises LogError, OSError, SecretError."""
-        log = self._member_log
         async with self._one:
-            await log.barrier(BARRIER_SECONDS)
-            rotation = log.state.rotation
+            await self._log.barrier(BARRIER_SECONDS)
+            rotation = self._log.state.rotation
             if rotation.phase is not RotationPhase.SETTLED:
                 return
             secret = secrets.token_bytes(SECRET_BYTES)
@@ -104,13 +83,12 @@ class Rotator:
 
     # ---------------------------------------------------------------- following
     async def run(self) -> None:
-        log = self._member_log
         while True:
             pause = self._tick
             if not isinstance(self._next(), Nothing):
                 try:
                     async with self._one:
-                        await log.barrier(BARRIER_SECONDS)  # what was applied by now may be old news
+                        await self._log.barrier(BARRIER_SECONDS)  # what was applied by now may be old news
                         await self._carry_out(self._next())
                     self._said, pause = "", 0.0
                 except (LogError, PeerError, SecretError, OSError) as error:
@@ -118,14 +96,8 @@ class Rotator:
                     pause = self._retry
             await asyncio.sleep(pause)
 
-    @property
-    def _member_log(self) -> Log:
-        if self._log is None:
-            raise LogError("this node is not a member yet")
-        return self._log
-
     def _next(self) -> Step:
-        state = self._member_log.state
+        state = self._log.state
         if self._me not in state.members:
             return Nothing()
         step = next_step(state.rotation, self._me, self._keyring.held)
@@ -146,11 +118,11 @@ class Rotator:
                 await self._retire()
             case Confirm(digest, phase):
                 command = ConfirmRotation(self._me, digest, phase)
-                await self._member_log.propose(command, actor="secret", timeout=PROPOSE_SECONDS)
+                await self._log.propose(command, actor="secret", timeout=PROPOSE_SECONDS)
 
     @property
     def _coming(self) -> int:
-        return self._member_log.state.rotation.generation + 1
+        return self._log.state.rotation.generation + 1
 
     async def _retire(self) -> None:
         """Connections that the old secret's certificates opened are replaced first, and what is left of them is cut: so
@@ -175,7 +147,7 @@ class Rotator:
     async def _fetch(self, digest: str) -> bytes:
         """From the first member that has it. Raises PeerError, SecretError."""
         failure: PeerError | SecretError = SecretError("no member that is known to have the new secret is left")
-        for node in holders(self._member_log.state):
+        for node in holders(self._log.state):
             if node == self._me:
                 continue
             try:
@@ -188,7 +160,7 @@ class Rotator:
     async def _hand_over(self, request: web.Request) -> web.Response:
         """To a member (the peer port has seen to that), and only the secret that is to come."""
         asked = request.query.get("digest", "")
-        coming = self._log.state.rotation.coming if self._log is not None else ""
+        coming = self._log.state.rotation.coming
         secret = self._keyring.secret_with(asked) if asked and asked == coming else None
         if secret is None:
             return web.Response(status=404, text="no secret with this digest is to be handed over here")

@@ -54,7 +54,6 @@ class Greeter:
         watcher: Watcher,
         me: Callable[[], Peer],
         connected: Callable[[], Set[NodeId]],
-        on_news: Callable[[], None],
         on_removed: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,7 +62,6 @@ class Greeter:
         self._watcher = watcher
         self.me = me
         self._connected = connected
-        self._on_news = on_news
         self._on_removed = on_removed
         self._clock = clock
         self._warned: dict[Place, float] = {}
@@ -86,6 +84,7 @@ class Greeter:
         """Set when another peer, or another state of one, has come into sight; whoever waits for it clears it."""
         self.newest = clock()
         """When the last new peer came into sight."""
+        table.on_news(self.look_again)
 
     async def run(self) -> None:
         try:
@@ -198,9 +197,7 @@ class Greeter:
             self.news.set()
         self.met[node] = peer
         self._answered[node], self._at[place] = self._clock(), node
-        known_before = self._table.places(node)
-        if self._table.learn(peer, place[0]) or not known_before:
-            self._on_news()
+        self._table.learn(peer, place[0])
         self._due[place] = self._clock() + (CONNECTED_SECONDS if node in self._settled_nodes() else self._again)
         if greeting.grant is not None:
             self._hold_until = self._clock() + HOLD_SECONDS

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
 from consensus.state import NodeId
-from discovery.merging import Standing
 from discovery.peer import Peer
 from node import logs
 from node.identity.tls import Revoked
+from node.peering.gate import Presence
+from node.peering.mounts import Mounts
 from node.peering.port import IDLE_SECONDS, PeerPort, retire_old_connection
 from node.peering.sessions import READ_BUFFER_BYTES, Identity
 from node.peering.table import PeerTable, with_first_address
@@ -33,42 +33,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALLER = web.RequestKey("caller", NodeId)
 
 
-class Gate(Protocol):
-    """What the rest of the node decides and answers."""
-
-    def hello(self) -> Peer:
-        """This node as it is now."""
-        ...
-
-    def is_member(self, node: NodeId) -> bool:
-        """Whether that node is a member by what this node has applied."""
-        ...
-
-    async def join(self, peer: Peer) -> Grant | None:
-        """Let a node in, or be ready for it. None while this node is not a member itself. Raises PermissionError
-        for a node that must stay outside."""
-        ...
-
-    def standing(self) -> Standing | None:
-        """How the node's cluster stands; None while it does not know."""
-        ...
-
-    async def stopping(self, node: NodeId, timeout: float) -> bool:
-        """See `node.membership.manager.Membership.stopping`."""
-        ...
-
-
 class PeerApi:
-    """The aiohttp application of the peer port. `routes` adds calls of other parts of the node, for members only."""
+    """The aiohttp application of the peer port. Other rooms `mount` their calls on it, for members only."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        table: PeerTable,
-        gate: Gate,
-        routes: Iterable[web.RouteDef] = (),
-    ) -> None:
-        self._identity, self._table, self._gate = identity, table, gate
+    def __init__(self, identity: Identity, table: PeerTable, presence: Presence) -> None:
+        self._identity, self._table, self._presence = identity, table, presence
         self._calls = 0
         self.app = web.Application(middlewares=[self._admit], client_max_size=BODY_BYTES)
         self.app.add_routes(
@@ -77,9 +46,10 @@ class PeerApi:
                 web.post("/peer/greet", self._greet),
                 web.post("/peer/join", self._join),
                 web.post("/peer/stopping", self._stopping),
-                *routes,
             ]
         )
+        self._mounts = Mounts("/peer")
+        self.app.router.register_resource(self._mounts)
         self.app.on_response_prepare.append(retire_old_connection)
         self._port = PeerPort()
         self._runner: web.AppRunner | None = None
@@ -98,6 +68,10 @@ class PeerApi:
         await runner.setup()
         assert runner.server is not None  # noqa: S101  for the type checker: `setup` has made it
         return self._port.start(runner.server, self._identity.server_context(), host, port)
+
+    def mount(self, routes: Iterable[web.RouteDef]) -> None:
+        """Serve these, too; at any time."""
+        self._mounts.add(routes)
 
     def disconnect(self, node: NodeId) -> None:
         """Cut the connections of a node that may call no more."""
@@ -124,7 +98,7 @@ class PeerApi:
         except PermissionError as error:
             log.warning("peer.refused", remote=request.remote, reason=str(error))
             raise refusal(web.HTTPForbidden, str(error)) from error
-        if request.path not in OPEN_TO_BLANK and not self._gate.is_member(caller):
+        if request.path not in OPEN_TO_BLANK and not self._presence.gate.is_member(caller):
             raise refusal(web.HTTPForbidden, f"node {caller} is not a member: it may only ask to join")
         if self._calls >= CALLS:
             raise refusal(web.HTTPServiceUnavailable, "too many calls at once")
@@ -138,15 +112,15 @@ class PeerApi:
 
     # ------------------------------------------------------------ nodes
     async def _hello(self, request: web.Request) -> web.Response:
-        return json_answer(self._gate.hello())
+        return json_answer(self._presence.gate.hello())
 
     async def _greet(self, request: web.Request) -> web.Response:
         """Both learn of each other; a blank caller is also told whom this node knows."""
         peer, grant = await self._introduced(request)
         known = self._table.peers() if peer.state == "blank" else ()
         told = tuple(other for other in known if other.id != peer.id)[:MAX_TOLD]
-        standing = self._gate.standing() if grant is None and peer.state == "member" else None
-        return json_answer(Greeting(self._gate.hello(), grant, told, standing))
+        standing = self._presence.gate.standing() if grant is None and peer.state == "member" else None
+        return json_answer(Greeting(self._presence.gate.hello(), grant, told, standing))
 
     async def _join(self, request: web.Request) -> web.Response:
         _, grant = await self._introduced(request)
@@ -162,7 +136,7 @@ class PeerApi:
         if request.remote:
             peer = _seen_at(peer, request.remote)
         try:
-            return peer, await self._gate.join(peer)
+            return peer, await self._presence.gate.join(peer)
         except PermissionError as error:
             raise refusal(web.HTTPForbidden, str(error)) from error
 
@@ -171,7 +145,7 @@ class PeerApi:
             timeout = float(request.query.get("timeout", "5"))
         except ValueError as error:
             raise refusal(web.HTTPBadRequest, f"timeout is no number: {error}") from error
-        may_stop = await self._gate.stopping(request[CALLER], min(max(timeout, 0.0), MAX_STOPPING_SECONDS))
+        may_stop = await self._presence.gate.stopping(request[CALLER], min(max(timeout, 0.0), MAX_STOPPING_SECONDS))
         return json_answer(MayStop(may_stop))
 
 

@@ -29,6 +29,11 @@ class PeerTable:
         self._registered = False
         self._cluster_id = ""
         self._since: dict[NodeId, float] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a greeting has told something new."""
+        self._listeners.append(listener)
 
     def learn(self, peer: Peer, address: str | None = None) -> bool:
         """Note what a peer said of itself over mutual TLS; `address` is where it really answered. Returns whether
@@ -43,6 +48,8 @@ class PeerTable:
         if node not in self._members and node not in self._greeted and len(self._strangers()) >= MAX_STRANGERS:
             return False
         self._greeted[node] = peer
+        for listener in self._listeners:
+            listener()
         return True
 
     def follow(self, state: ClusterState, fingerprint: str) -> None:

@@ -13,6 +13,7 @@ from node.blobs.transfer import Transfer
 from node.identity.authority import utc_now
 from node.identity.pki import Authority, Identity, NodeKey
 from node.peering.client import PeerClient
+from node.peering.gate import Presence
 from node.peering.server import PeerApi
 from node.peering.table import PeerTable
 from node.peering.words import Grant
@@ -42,7 +43,8 @@ class Node:
         self.table = PeerTable(self.id)
         self.peers = PeerClient(self.identity, self.table, connect_seconds=PATIENT_SECONDS)
         self.transfer = Transfer(self.id, self.blobs, self.peers)
-        self.api = PeerApi(self.identity, self.table, self, BlobRoutes(self.blobs, self.repair).routes())
+        self.api = PeerApi(self.identity, self.table, Presence(self))
+        self.api.mount(BlobRoutes(self.blobs, self.repair).routes())
         self.port = 0
         self._fingerprint = authority.fingerprint
 
@@ -69,6 +71,9 @@ class Node:
             fingerprint=self._fingerprint,
             version="0.1.0",
         )
+
+    def connected(self) -> frozenset[NodeId]:
+        return frozenset()
 
     def is_member(self, node: NodeId) -> bool:
         return node in self.members

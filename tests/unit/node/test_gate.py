@@ -13,13 +13,16 @@ from consensus.rules.members import DEVELOPMENT
 from consensus.state import ClusterState, NodeId
 from discovery.merging import Standing
 from discovery.peer import Peer
-from node.joining.gate import SPLIT_SECONDS, NodeGate
+from node.identity.pki import Identity
+from node.joining.gate import SPLIT_SECONDS, MemberGate
 from node.joining.joining import ClusterRecord
 from node.membership.manager import Membership
+from node.peering.gate import BlankGate
 from node.peering.table import PeerTable
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)
 EMPTY = ClusterState()
+IDENTITY = SimpleNamespace(fingerprint="f" * 16)
 BARE = ClusterState(cluster_id="1", formation=DEVELOPMENT)
 
 
@@ -36,15 +39,28 @@ def peer(node: NodeId, cluster: str) -> Peer:
     return Peer(node, ("10.0.0.1",), 7443, 7444, 8080, state, cluster, "f" * 16, "0.1.0")
 
 
-def member_of(
-    cluster: str,
-    state: ClusterState = EMPTY,
+def gate_of(
+    log: StateOnly,
+    cluster: str = "1",
     on_foreign: Callable[[Peer], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
-) -> NodeGate:
-    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None, on_foreign, clock)
-    gate.belongs(ClusterRecord(cluster, ME, "parvada", "volume"), cast(Log, StateOnly(state)), cast(Membership, None))
-    return gate
+    table: PeerTable | None = None,
+    identity: SimpleNamespace = IDENTITY,
+) -> MemberGate:
+    return MemberGate(
+        peer(ME, ""),
+        cast(Identity, identity),
+        ClusterRecord(cluster, ME, "parvada", "volume"),
+        PeerTable(ME) if table is None else table,
+        cast(Log, log),
+        cast(Membership, None),
+        on_foreign,
+        clock,
+    )
+
+
+def member_of(cluster: str, state: ClusterState = EMPTY) -> MemberGate:
+    return gate_of(StateOnly(state), cluster)
 
 
 async def test_whoever_is_greeted_by_another_cluster_knows_of_the_split() -> None:
@@ -61,14 +77,27 @@ async def test_whoever_meets_another_cluster_knows_too() -> None:
     assert gate.split([peer(OTHER, "2"), peer(NodeId("c" * 32), "1"), peer(NodeId("d" * 32), "")]) == {OTHER: "2"}
 
 
-async def test_a_blank_node_sees_no_split() -> None:
-    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None)
-    assert gate.split([peer(OTHER, "2")]) == {}
+async def test_a_blank_node_lets_nobody_in_and_knows_no_member() -> None:
+    table = PeerTable(ME)
+    gate = BlankGate(peer(ME, ""), table)
+    assert await gate.join(peer(OTHER, "2")) is None
+    assert gate.standing() is None
+    assert not gate.is_member(OTHER)
+    assert not await gate.stopping(OTHER, 1.0)
+    assert table.find(OTHER) == peer(OTHER, "2"), "but it knows where it is"
+
+
+async def test_a_member_shows_the_ca_of_its_present_certificate() -> None:
+    identity = SimpleNamespace(fingerprint="f" * 16)
+    gate = gate_of(StateOnly(EMPTY), identity=identity)
+    assert (gate.hello().state, gate.hello().cluster_id, gate.hello().fingerprint) == ("member", "1", "f" * 16)
+    identity.fingerprint = "e" * 16
+    assert gate.hello().fingerprint == "e" * 16
 
 
 async def test_other_clusters_that_are_gone_are_forgotten() -> None:
     now = 1000.0
-    gate = member_of("1", clock=lambda: now)
+    gate = gate_of(StateOnly(EMPTY), clock=lambda: now)
     for number in range(50):
         await gate.join(peer(NodeId(f"{number:032x}"), "2"))
         now += SPLIT_SECONDS / 10
@@ -78,21 +107,22 @@ async def test_other_clusters_that_are_gone_are_forgotten() -> None:
 
 async def test_a_grant_names_the_leader_and_a_node_is_no_peer_of_itself() -> None:
     table, leads = PeerTable(ME), peer(OTHER, "1")
-    gate = NodeGate(peer(ME, ""), table, lambda: None)
     log = StateOnly(EMPTY)
     log.status = SimpleNamespace(leader=OTHER)
-    gate.belongs(ClusterRecord("1", ME, "parvada", "volume"), cast(Log, log), cast(Membership, None))
+    gate = gate_of(log, table=table)
     table.learn(leads)
     granted = await gate.join(peer(NodeId("c" * 32), ""))
     assert granted is not None
     assert granted.leader == leads
     assert await gate.join(gate.hello()) is None, "a seed may lead back to this node"
-    assert ME not in gate.heard()
+    blank = BlankGate(peer(ME, ""), table)
+    assert await blank.join(blank.hello()) is None
+    assert ME not in blank.heard()
 
 
 async def test_a_member_of_another_cluster_is_greeted_in_turn() -> None:
     told: list[Peer] = []
-    gate = member_of("1", on_foreign=told.append)
+    gate = gate_of(StateOnly(EMPTY), on_foreign=told.append)
     await gate.join(peer(OTHER, "2"))
     await gate.join(peer(OTHER, "1"))
     assert told == [peer(OTHER, "2")]
@@ -117,7 +147,7 @@ async def test_nobody_is_let_into_a_cluster_that_has_ended() -> None:
 
 
 async def test_a_node_that_has_joined_meanwhile_is_no_witness_for_forming() -> None:
-    gate = NodeGate(peer(ME, ""), PeerTable(ME), lambda: None)
+    gate = BlankGate(peer(ME, ""), PeerTable(ME))
     await gate.join(peer(OTHER, ""))
     assert gate.heard() == {OTHER}
     await gate.join(peer(OTHER, "1"))

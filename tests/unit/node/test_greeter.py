@@ -73,7 +73,6 @@ class Scene:
             watcher,
             lambda: peer(ME, me),
             lambda: self.connected,
-            lambda: None,
             clock=lambda: self.now,
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 from immutables import Map
 
 from consensus.state import ClusterState, Digest, Member, NodeId
@@ -94,6 +95,24 @@ async def test_a_blank_node_may_greet_ask_and_nothing_else(nodes: list[Node], bl
         with pytest.raises(PeerRefused) as refused:
             await blank.peers.call(member.id, method, path)
         assert refused.value.status == 403
+
+
+async def test_calls_that_a_room_mounts_while_the_port_is_open_are_served_like_any_other(nodes: list[Node]) -> None:
+    async def call(request: web.Request) -> web.Response:
+        return web.Response(text=request.match_info["name"])
+
+    async def asked(method: str, path: str) -> int:
+        with pytest.raises(PeerRefused) as refused:
+            await nodes[0].peers.call(nodes[1].id, method, path)
+        return refused.value.status
+
+    assert await asked("POST", "/peer/late/ann") == 404
+    nodes[1].api.mount([web.post("/peer/late/{name}", call)])
+    assert await nodes[0].peers.call(nodes[1].id, "POST", "/peer/late/ann") == b"ann"
+    assert await asked("GET", "/peer/late/ann") == 405
+    assert await asked("POST", "/peer/late") == 404
+    nodes[1].members.discard(nodes[0].id)
+    assert await asked("POST", "/peer/late/ann") == 403
 
 
 async def test_one_greeting_introduces_both(nodes: list[Node], blank: Node) -> None:

@@ -141,6 +141,10 @@ class Cuts:
 
     def disconnect(self, node: NodeId) -> None: ...
 
+    def renew_links(self) -> None: ...
+
+    def judge_links_again(self) -> None: ...
+
 
 async def test_a_removed_nodes_transfers_break_off_at_once_in_both_directions(nodes: list[Node], clock: Clock) -> None:
     gone, giver, taker = nodes
@@ -163,7 +167,7 @@ async def test_a_removed_nodes_transfers_break_off_at_once_in_both_directions(no
 
 
 def greeter_of(node: Node, said: list[str]) -> Greeter:
-    return Greeter(node.peers, node.table, Watcher([]), node.hello, frozenset, lambda: None, said.append)
+    return Greeter(node.peers, node.table, Watcher([]), node.hello, frozenset, said.append)
 
 
 async def test_a_removed_node_learns_it_from_whomever_it_greets(nodes: list[Node]) -> None:

@@ -21,6 +21,7 @@ from node.identity.ring import RingStore
 from node.identity.secret import SecretError, admin_token, digest_of, load_secret
 from node.membership.rotation import OFFER_SECONDS, PATH, Rotator
 from node.peering.client import PeerClient
+from node.peering.gate import Presence
 from node.peering.server import PeerApi
 from node.peering.table import PeerTable
 from node.peering.words import Grant, OtherSecret, PeerRefused
@@ -43,21 +44,22 @@ class Keeper:
         self.file.write_text(FIRST.hex())
         self.file.chmod(0o600)
         self.key = NodeKey.generate()
-        self.keyring = Keyring(RingStore(folder, self.file, owned=True), self.key, ["127.0.0.1"], lambda _: False)
+        self.keyring = Keyring(RingStore(folder, self.file, owned=True), self.key, ["127.0.0.1"])
         self.identity = self.keyring.identity
         self.id = self.identity.id
         self.table = PeerTable(self.id)
         self.client = PeerClient(self.identity, self.table, connect_seconds=PATIENT_SECONDS)
-        self.rotator = Rotator(
-            self.id, self.keyring, self.client, self.client.renew, tick=0.02, retry=0.05, clock=clock
-        )
+        self._clock = clock
         self.log: MemoryLog | None = None
-        self.api = PeerApi(self.identity, self.table, self, self.rotator.routes())
+        self.api = PeerApi(self.identity, self.table, Presence(self))
         self.port = 0
 
     # the gate of its peer port: who is a member says the log
     def is_member(self, node: NodeId) -> bool:
         return self.log is not None and node in self.log.state.members
+
+    def connected(self) -> frozenset[NodeId]:
+        return frozenset()
 
     def hello(self) -> Peer:
         fingerprint = self.identity.fingerprint
@@ -74,7 +76,10 @@ class Keeper:
 
     def joins(self, log: MemoryLog) -> None:
         self.log = log
-        self.rotator.belongs(log, None)
+        self.rotator = Rotator(
+            self.id, self.keyring, self.client, log, None, self.client.renew, tick=0.02, retry=0.05, clock=self._clock
+        )
+        self.api.mount(self.rotator.routes())
 
     async def fetch(self, node: "Keeper", digest: str) -> bytes:
         return await self.client.call(node.id, "GET", f"{PATH}?digest={digest}")

@@ -173,10 +173,9 @@ def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: i
     me, log = three.first, three.log
     admins = (hashlib.sha256(ADMIN.encode()).hexdigest(),)
     telemetry = Telemetry(me.id, "node-0", "0.1.0", log, me.blobs, folder, sessions=lambda: (), owed=lambda: 0)
-    leadership = Leadership(me.peers, loop_time)
     membership = Membership(log, Limits(max_voters=5, promote_after=60.0, away_after=60.0), loop_time)
     three.tasks.start(membership.run(), "membership")
-    leadership.belongs(log, membership)
+    leadership = Leadership(me.peers, log, membership, loop_time)
     distributor = three.distributors[me.id]
     local = LocalApi(
         log, ViewFeed(log, ViewBuilder(me.id, auth, lambda: admins)), me.blobs, me.transfer, distributor, telemetry, tmp
@@ -208,6 +207,4 @@ def _rotation(three: Flock, folder: Path) -> Rotator:
     secret.write_text(SECRET.hex())
     secret.chmod(0o600)
     keyring = Keyring(RingStore(slot, secret, owned=True), NodeKey.generate(), ["127.0.0.1"])
-    rotation = Rotator(three.first.id, keyring, three.first.peers, three.first.peers.renew)
-    rotation.belongs(three.log, None)
-    return rotation
+    return Rotator(three.first.id, keyring, three.first.peers, three.log, None, three.first.peers.renew)
