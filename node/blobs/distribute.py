@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
-from consensus.ports import LogStatus
+from consensus.ports import Log
 from consensus.queries import active_members
-from consensus.state import ClusterState, Digest, NodeId
+from consensus.state import Digest, NodeId
 from node import logs
 from node.blobs.placement import ranking
 from node.blobs.store import BlobStore
+from node.blobs.transfer import Transfer
 from node.peering.words import PeerError
 
 log = logs.get("node.blobs.distribute")
@@ -22,30 +22,14 @@ class NotDurable(Exception):
     """Too few nodes took the blob. It stays here, unreferenced, and is cleared away later; try again."""
 
 
-class Facts(Protocol):
-    """What is needed of `consensus.ports.Log`."""
-
-    @property
-    def state(self) -> ClusterState: ...
-
-    @property
-    def status(self) -> LogStatus: ...
-
-
-class Giver(Protocol):
-    """What is needed of `node.blobs.transfer.Transfer`."""
-
-    async def put(self, node: NodeId, digest: Digest) -> None: ...
-
-
 class Distributor:
     """Puts blobs to their owners; this node's own copy counts, as it stays until all owners hold theirs."""
 
-    def __init__(self, me: NodeId, facts: Facts, blobs: BlobStore, giver: Giver, copies: int) -> None:
+    def __init__(self, me: NodeId, facts: Log, blobs: BlobStore, transfer: Transfer, copies: int) -> None:
         self._me = me
         self._facts = facts
         self._blobs = blobs
-        self._giver = giver
+        self._transfer = transfer
         self._copies = min(DURABLE_COPIES, copies)
 
     async def store_durably(self, digest: Digest) -> tuple[NodeId, ...]:
@@ -83,7 +67,7 @@ class Distributor:
     async def _put(self, node: NodeId, digest: Digest) -> str | None:
         """None, or why the node did not take it."""
         try:
-            await self._giver.put(node, digest)
+            await self._transfer.put(node, digest)
         except PeerError as error:
             log.warning("blob.not_put", digest=digest, node=node, reason=str(error))
             return str(error) or type(error).__name__

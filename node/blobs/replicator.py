@@ -5,8 +5,7 @@ Level-triggered: each round compares the newest state with the store, so a misse
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -22,6 +21,7 @@ from node.blobs.progress import Progress
 from node.blobs.repair import Placement, Plan, lost, plan
 from node.blobs.room import DiskFull
 from node.blobs.store import BlobStore
+from node.blobs.transfer import Transfer
 from node.peering.words import PeerError
 
 log = logs.get("node.blobs.replicator")
@@ -51,12 +51,6 @@ class Pauses(msgspec.Struct, frozen=True):
 PAUSES = Pauses()
 
 
-class Fetcher(Protocol):
-    """What is needed of `node.blobs.transfer.Transfer`."""
-
-    async def fetch(self, digest: Digest, holders: Sequence[NodeId], pace: Pace | None = None) -> None: ...
-
-
 class Replicator:
     """One node's repair loop. `run` it as a root task."""
 
@@ -65,7 +59,7 @@ class Replicator:
         me: NodeId,
         facts: Log,
         blobs: BlobStore,
-        fetcher: Fetcher,
+        transfer: Transfer,
         copies: int,
         clock: Callable[[], float],
         grace: float = GRACE_SECONDS,
@@ -73,7 +67,7 @@ class Replicator:
         pauses: Pauses = PAUSES,
     ) -> None:
         """`pace`: of all that is pulled only to have enough copies; a model that is served needs none."""
-        self._me, self._facts, self._blobs, self._fetcher, self._clock = me, facts, blobs, fetcher, clock
+        self._me, self._facts, self._blobs, self._transfer, self._clock = me, facts, blobs, transfer, clock
         self._grace, self._pace, self._pauses = grace, pace, pauses
         self.garbage = Garbage(grace)
         self._progress = Progress(clock)
@@ -160,7 +154,7 @@ class Replicator:
 
     async def _pull(self, digest: Digest, holders: tuple[NodeId, ...], pace: Pace | None) -> None:
         try:
-            await self._fetcher.fetch(digest, holders, pace)
+            await self._transfer.fetch(digest, holders, pace)
         except (PeerError, DiskFull) as error:
             attempts = self._retry.get(digest, (0, 0.0))[0]
             wait = min(self._pauses.retry_first * 2**attempts, self._pauses.retry_most)

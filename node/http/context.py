@@ -1,85 +1,33 @@
-"""What the handlers need of the node, as small protocols; `node.services` brings the real things."""
+"""What the handlers need of the node; `node.services` brings it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
 from aiohttp import web
 
-from consensus.messages import BeginRotation
 from consensus.ports import Log
 from consensus.state import Digest, NodeId
-from node.blobs.room import Room
-from node.blobs.writer import BlobWriter, StoredBlob
-from node.telemetry.history import History
-from parvada import schema
-from serving.stats import ModelStats
-from training.ports import TrainerReport
+from node.blobs.distribute import Distributor
+from node.blobs.store import BlobStore
+from node.membership.leadership import Leadership
+from node.membership.rotation import Rotator
+from node.telemetry.telemetry import Telemetry
 
 
 class Workshop(Protocol):
-    """Heavy work in a process of its own (`node.processes.workshop`)."""
+    """Heavy work in a process of its own: `node.processes.workshop`, or its twin of the tests, in a thread."""
 
     async def run(self, function: str, *args: Any, seconds: float | None = None) -> Any: ...
 
 
-class Blobs(Protocol):
-    """The local store (`node.blobs.store`)."""
-
-    def begin(self) -> BlobWriter: ...
-
-    async def adopt(self, path: Path) -> StoredBlob: ...
-
-    @property
-    def room(self) -> Room: ...
-
-
-class Distributor(Protocol):
-    """Makes a blob of the local store durable on enough nodes (`node.blobs.distribute`)."""
-
-    async def store_durably(self, digest: Digest) -> tuple[NodeId, ...]: ...
-
-
 class Fetcher(Protocol):
-    """The local path of a blob, fetched from a holder if need be (`node.local.api`)."""
+    """The local path of a blob, fetched from a holder if need be: `node.local.api`, a room that is closed to this
+    one."""
 
     async def make_present(self, digest: Digest) -> Path: ...
-
-
-class Telemetry(Protocol):
-    """Figures of all nodes within reach (`node.telemetry.telemetry`)."""
-
-    def nodes(self) -> list[schema.Node]: ...
-
-    def stats(self) -> schema.Stats: ...
-
-    def history(self, window: float, step: float) -> History: ...
-
-    def full(self) -> Sequence[str]: ...
-
-    def ray_nodes(self) -> Sequence[NodeId]: ...
-
-    def trainer(self) -> TrainerReport | None: ...
-
-    def local_rows(self) -> Sequence[ModelStats]: ...
-
-
-class Leadership(Protocol):
-    """What only the leader does, from any node (`node.membership.leadership`)."""
-
-    async def transfer(self, to: NodeId | None) -> None: ...
-
-    async def retire(self, node: NodeId) -> None:
-        """Until that node, which is about to be removed, has no vote."""
-        ...
-
-
-class Rotation(Protocol):
-    """Rotation of the cluster secret (`node.membership.rotation`)."""
-
-    async def begin(self, propose: Callable[[BeginRotation], Awaitable[object]]) -> None: ...
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -107,12 +55,12 @@ class Ports(msgspec.Struct, frozen=True):
 
     log: Log
     workshop: Workshop
-    blobs: Blobs
+    blobs: BlobStore
     distributor: Distributor
     fetcher: Fetcher
     telemetry: Telemetry
     leadership: Leadership
-    rotation: Rotation
+    rotation: Rotator
     settings: Settings
     removed: asyncio.Event
     """Set when this node has heard, from its log or from its peers, that it was removed for good."""

@@ -5,7 +5,6 @@ import random
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -14,6 +13,7 @@ from consensus.state import NodeId
 from discovery.promises import Ask, Founding, Promised, Vote, answer, choose, next_ballot, quorum_of, vote
 from node import logs
 from node.files import write_atomically
+from node.peering.client import PeerClient
 from node.peering.words import PeerError, decode
 
 PATH = "/peer/promise"
@@ -26,14 +26,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 _log = logs.get("promises")
 
 
-class Poster(Protocol):
-    async def post(self, node: NodeId, path: str, body: bytes = b"", timeout: float = 10.0) -> bytes: ...
-
-
 class Promises:
     """One node's acceptor and proposer. `route` is served on the peer port, also to blank nodes."""
 
-    def __init__(self, me: NodeId, slot: Path, expect: int, name: str, client: Poster) -> None:
+    def __init__(self, me: NodeId, slot: Path, expect: int, name: str, client: PeerClient) -> None:
         self._me, self._expect, self._name, self._client = me, expect, name, client
         self._path = slot / FILE
         self._state = msgspec.json.decode(self._path.read_bytes(), type=Promised) if self._path.exists() else Promised()

@@ -8,9 +8,10 @@ import msgspec
 
 from consensus.state import NodeId
 from discovery.peer import Peer
+from node.identity.pki import Identity
 from node.identity.tls import clock_reason, secret_reason
 from node.peering.connector import WrongPeer
-from node.peering.sessions import CALL_SECONDS, CONNECT_SECONDS, Identity, PeerSessions
+from node.peering.sessions import CALL_SECONDS, CONNECT_SECONDS, PeerSessions
 from node.peering.table import PeerTable
 from node.peering.words import (
     ClocksDiffer,

@@ -9,11 +9,12 @@ from aiohttp import web
 from consensus.state import NodeId
 from discovery.peer import Peer
 from node import logs
+from node.identity.pki import Identity
 from node.identity.tls import Revoked
 from node.peering.gate import Presence
 from node.peering.mounts import Mounts
 from node.peering.port import IDLE_SECONDS, PeerPort, retire_old_connection
-from node.peering.sessions import READ_BUFFER_BYTES, Identity
+from node.peering.sessions import READ_BUFFER_BYTES
 from node.peering.table import PeerTable, with_first_address
 from node.peering.words import MAX_TOLD, Grant, Greeting, MayStop, decode
 

@@ -1,14 +1,13 @@
 """The open HTTP sessions to other nodes: one a peer, kept, renewed and cut without harm to calls that are under way."""
 
 import contextlib
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Protocol
 
 import aiohttp
 
 from consensus.state import NodeId
+from node.identity.pki import Identity
 from node.peering.connector import PeerConnector
 
 CONNECT_SECONDS = 1.0
@@ -16,16 +15,6 @@ CONNECT_SECONDS = 1.0
 CALL_SECONDS = 10.0
 """For a small call in all."""
 READ_BUFFER_BYTES = 512 * 1024
-
-
-class Identity(Protocol):
-    """What is needed of `node.identity.pki.Identity`."""
-
-    def client_context(self) -> ssl.SSLContext: ...
-
-    def server_context(self) -> ssl.SSLContext: ...
-
-    def identify(self, der: bytes | None) -> NodeId: ...
 
 
 class PeerSessions:

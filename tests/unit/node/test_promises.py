@@ -2,12 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 from consensus.state import NodeId
 from discovery.promises import Ask, Ballot
 from node.joining.promises import PATH, Promises
+from node.peering.client import PeerClient
 from node.peering.words import PeerUnreachable
 
 IDS = [NodeId(letter * 32) for letter in "abc"]
@@ -36,7 +38,7 @@ def group(folder: Path) -> Wire:
 
 def start(wire: Wire, folder: Path, node: NodeId) -> Promises:
     (folder / node).mkdir(exist_ok=True)
-    wire.nodes[node] = Promises(node, folder / node, 3, "parvada", wire)
+    wire.nodes[node] = Promises(node, folder / node, 3, "parvada", cast(PeerClient, wire))
     return wire.nodes[node]
 
 

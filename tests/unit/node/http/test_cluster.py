@@ -52,7 +52,7 @@ async def test_ray_goes_from_down_to_starting_to_up(fresh: World) -> None:
     assert (await fresh.get("/v1/cluster"))["ray"]["state"] == "down"
     await fresh.log.propose(BeginEpoch(1, fresh.flock.first.id), actor="test")
     assert (await fresh.get("/v1/cluster"))["ray"]["state"] == "starting"
-    fresh.ports.telemetry.accept_trainer(TrainerReport(1, 1, 4.0, 1.5, "inline"))  # type: ignore[attr-defined]
+    fresh.ports.telemetry.accept_trainer(TrainerReport(1, 1, 4.0, 1.5, "inline"))
     ray = (await fresh.get("/v1/cluster"))["ray"]
     assert (ray["state"], ray["epoch"], ray["head"], ray["cpus"], ray["cpus_used"], ray["mode"]) == (
         "up",
@@ -224,7 +224,7 @@ async def test_leadership_goes_to_any_other_voter_if_none_is_named(tmp_path: obj
 @pytest.fixture
 def load(fresh: World) -> None:
     row = ModelStats("iris", 2, requests=10, errors=1, rows=30, max_microseconds=9000, histogram={200: 10})
-    fresh.ports.telemetry.accept_stats(StatsReport(1, (row,)))  # type: ignore[attr-defined]
+    fresh.ports.telemetry.accept_stats(StatsReport(1, (row,)))
 
 
 @pytest.mark.usefixtures("load")
