@@ -19,6 +19,7 @@ from consensus.core.engine import now
 from consensus.levels import admit, stamped
 from consensus.log.config import Credentials, RaftConfig
 from consensus.log.delivery import Delivery
+from consensus.log.driver import Driver
 from consensus.log.feed import Subscription
 from consensus.log.glance import status_of
 from consensus.log.room import EngineRoom
@@ -163,12 +164,12 @@ class RaftLog:
 
     async def _apply_here(self, command_id: CommandId, data: bytes, timeout: float) -> None:
         """Have the command proposed, again and again, until its id is in the state. Raises NoQuorum."""
-        self._room.call(lambda: self._room.proposals.add(command_id, data))
+        self._room.call(lambda driver: driver.proposals.add(command_id, data))
         try:
             await self._delivery.applied(command_id, timeout)
         except BaseException as error:
             if not self._delivery.is_awaited(command_id):
-                self._room.call(lambda: self._room.proposals.remove(command_id))
+                self._room.call(lambda driver: driver.proposals.remove(command_id))
             if isinstance(error, TimeoutError):
                 raise NoQuorum(f"not committed within {timeout} s: {self._why_not()}") from None
             raise
@@ -189,7 +190,7 @@ class RaftLog:
         await self._change_voters(VoterChange(add=False, node=node), timeout)
 
     async def _change_voters(self, change: VoterChange, timeout: float) -> None:
-        await self._ask(lambda: self._room.core.electorate.propose(change), timeout)
+        await self._ask(lambda driver: driver.core.electorate.propose(change), timeout)
         try:
             await self._delivery.until(lambda glance: (change.node in glance.applied_voters) == change.add, timeout)
         except TimeoutError:
@@ -197,13 +198,13 @@ class RaftLog:
 
     async def transfer_leadership(self, to: NodeId | None, timeout: float = 5.0) -> None:
         """Leader only: hand over to `to`, or to the voter that is furthest. Raises MembershipRefused, NoQuorum."""
-        await self._ask(lambda: self._room.core.handover.begin(to, timeout), timeout)
+        await self._ask(lambda driver: driver.core.handover.begin(to, timeout), timeout)
         try:
             await self._delivery.until(lambda glance: not glance.leads and glance.leader is not None, timeout)
         except TimeoutError:
             raise NoQuorum(f"nobody took the leadership over within {timeout} s") from None
 
-    async def _ask(self, function: Callable[[], T], timeout: float) -> T:
+    async def _ask(self, function: Callable[[Driver], T], timeout: float) -> T:
         if not self._running:
             raise MembershipRefused("the log is not running")
         try:
@@ -218,22 +219,22 @@ class RaftLog:
         self._peers = dict(peers)
         table = self._peers
         if self._running:
-            self._room.call(lambda: self._room.transport.set_peers(table))
+            self._room.call(lambda driver: driver.transport.set_peers(table))
 
     def disconnect(self, node: NodeId) -> None:
         """Drop the live connection to `node`; one that is still in the peer table may come back."""
         if self._running:
-            self._room.call(lambda: self._room.transport.disconnect(node))
+            self._room.call(lambda driver: driver.transport.disconnect(node))
 
     def renew_links(self) -> None:
         """Put new connections, with today's certificates, in the place of those that this node has dialled."""
         if self._running:
-            self._room.call(lambda: self._room.transport.renew())
+            self._room.call(lambda driver: driver.transport.renew())
 
     def judge_links_again(self) -> None:
         """Drop the live connections whose certificates are not accepted any more."""
         if self._running:
-            self._room.call(lambda: self._room.transport.judge_again())
+            self._room.call(lambda driver: driver.transport.judge_again())
 
     def set_beacon(self, payload: bytes) -> None:
         """At most 64 KiB, sent to every connected peer each second. Raises ValueError."""
@@ -241,8 +242,8 @@ class RaftLog:
             raise ValueError(f"a beacon of {len(payload)} bytes, at most {MAX_BEACON} are possible")
         self._beacon = payload
         if self._running:
-            self._room.call(lambda: self._room.transport.set_beacon(payload))
+            self._room.call(lambda driver: driver.transport.set_beacon(payload))
 
     def beacons(self) -> Mapping[NodeId, Beacon]:
         """The last beacon of every peer of the table that has sent one."""
-        return self._room.transport.beacons() if self._running else {}
+        return self._room.beacons() if self._running else {}

@@ -153,7 +153,7 @@ async def test_a_question_given_up_does_not_end_the_log(tmp_path: Path) -> None:
         log = nodes.logs["a"]
         await nodes.put("a", "before")
         free = threading.Event()
-        log._room.call(free.wait, 30)
+        log._room.call(lambda _: free.wait(30))
         with pytest.raises(NoQuorum, match="busy"):
             await log.transfer_leadership(None, timeout=0.05)
         asking = asyncio.create_task(log.remove_voter(nodes.id("a")))
