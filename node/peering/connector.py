@@ -22,7 +22,7 @@ class PeerConnector(aiohttp.TCPConnector):
     """Connects to one node and to no other. A host name proves nothing here; the key in the certificate does.
 
     aiohttp offers no hook between handshake and request, so the one method through which it makes a connection
-    is overridden; `tests/unit/node/test_peers.py` fails if a release stops calling it.
+    is overridden; `tests/unit/node/peering/test_peers.py` fails if a release stops calling it.
     """
 
     def __init__(

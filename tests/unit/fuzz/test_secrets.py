@@ -13,7 +13,7 @@ from node.identity.secret import SecretError, digest_of, parse_secret
 from node.membership.rotation import PATH, _checked
 from node.peering.words import PeerRefused
 from tests.unit.fuzz import examples
-from tests.unit.node.test_rotation import world
+from tests.unit.node.membership.test_rotation import world
 
 SECRET = bytes(range(32))
 DIGEST = digest_of(SECRET)

@@ -32,7 +32,7 @@ from consensus.wire.frames import (
 from tests.simulation.clock import Clock, virtual_time
 from tests.simulation.healing import heal_and_check
 from tests.simulation.world import World
-from tests.unit.consensus.lone import PUT, Lone, change, elected, joined
+from tests.unit.consensus.core.lone import PUT, Lone, change, elected, joined
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from consensus.core.journal import Journal
 from consensus.wire.frames import AppendReply
 from tests.simulation.clock import Clock, virtual_time
 from tests.simulation.disk import SimDisk
-from tests.unit.consensus.lone import PUT, Lone, elected
+from tests.unit.consensus.core.lone import PUT, Lone, elected
 
 
 @pytest.fixture

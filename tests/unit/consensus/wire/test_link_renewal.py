@@ -11,7 +11,7 @@ from consensus.wire.link import Link
 from node.identity.pki import Identity
 from tests.support.clock import Clock
 from tests.unit.consensus.fabric import AUTHORITY, STRANGERS, eventually, identity
-from tests.unit.consensus.test_transport import Peer, introduce, started
+from tests.unit.consensus.wire.test_transport import Peer, introduce, started
 
 
 async def connected(a: Peer, b: Peer) -> None:

@@ -21,7 +21,7 @@ from consensus.wire.frames import (
 )
 from tests.simulation.clock import Clock, virtual_time
 from tests.simulation.disk import Crash, SimDisk
-from tests.unit.consensus.lone import PUT, Lone, elected, joined
+from tests.unit.consensus.core.lone import PUT, Lone, elected, joined
 
 
 @pytest.fixture

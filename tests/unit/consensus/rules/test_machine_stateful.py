@@ -55,7 +55,7 @@ from consensus.state import (
     Unit,
 )
 from tests.unit.consensus.facts import A, B, C, digest, facts, member
-from tests.unit.consensus.invariants import check_invariants
+from tests.unit.consensus.rules.invariants import check_invariants
 
 nodes = st.sampled_from([A, A, B, B, C, NodeId("not an id")])
 digests = st.integers(1, 4).map(digest)

@@ -17,7 +17,7 @@ from node.peering.client import PeerClient
 from node.peering.greeter import AGAIN_SECONDS, FORGET_FAILURES, FORGET_SECONDS, Greeter, again_after
 from node.peering.table import PeerTable
 from node.peering.words import Grant, Greeting, PeerUnreachable
-from tests.unit.node.greeting import greet_due
+from tests.unit.node.peering.greeting import greet_due
 from tests.unit.node.wait import eventually
 
 ME, OTHER = NodeId("a" * 32), NodeId("b" * 32)

@@ -26,7 +26,7 @@ from tests.support.clock import Clock
 from tests.support.memory_log import MemoryNetwork
 from tests.unit.consensus.fabric import cluster
 from tests.unit.node.fabric import AUTHORITY, Node, fabric
-from tests.unit.node.greeting import greet_due
+from tests.unit.node.peering.greeting import greet_due
 from tests.unit.node.wait import eventually
 
 BIG = os.urandom(8 * 1024 * 1024)
