@@ -71,6 +71,10 @@ class Member(msgspec.Struct, frozen=True):
     status: MemberStatus = MemberStatus.ACTIVE
     level: int = 1
     """The highest level of the code that its release understands (`consensus.levels`)."""
+    machine: str = ""
+    """Names what `cpus` are the cores of: members of the same name share them (`consensus.shares`)."""
+    cpus_given: bool = False
+    """`cpus` is its operator's word, not what it found."""
 
 
 class RotationPhase(StrEnum):

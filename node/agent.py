@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from node import config as configuration, interpreter, logs
 from node.blobs import build as blobs
 from node.config import Config
+from node.hardware import read_machine
 from node.identity import build as identity
 from node.joining.build import Entry
 from node.joining.dissolution import EXIT_AGAIN, carry_out
@@ -56,7 +57,7 @@ class Agent:
         self._keyring = identity.keyring(config, slot.path, address)
         self._identity = self._keyring.identity
         name = config.cluster.node_name or f"node-{slot.number}"
-        self._me = Introduction(config, self._identity.id, name, address)
+        self._me = Introduction(config, self._identity.id, name, address, read_machine(config.training.cpus))
         # What runs for this node, and what must not outlive it.
         self._tasks = Tasks(self._on_failure)
         self._supervisor = Supervisor(slot.path / "logs", self._on_failure)

@@ -5,7 +5,6 @@ error never passes for a default.
 """
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +58,7 @@ class Client(msgspec.Struct, frozen=True):
     """Address to bind. In a container all of them; Compose publishes it on the host's loopback only."""
     port: int = 8080
     fronts: int = 0
-    """Processes that share the port; 0 = one a core, at most four."""
+    """Processes that share the port; 0 = one for each of the node's cores, at most four."""
     auth: Literal["writes", "all"] = "writes"
     """What needs a token: writes only (reads and predictions are open), or everything."""
     max_upload_mb: int = 4096
@@ -111,8 +110,10 @@ class Training(msgspec.Struct, frozen=True):
     """Address of this node's Ray; by default the advertised one."""
     ray_port: int = 6379
     cpus: int = 0
-    """0 = as many as this machine has."""
-    object_store_mb: int = 256
+    """How many folds run here at a time; 0 = as many as this node's share of its machine has cores. Nodes that have the
+    same cores (containers of one host, processes of one user) share them, unless they are told a number."""
+    object_store_mb: int = 0
+    """Memory of Ray's object store; 0 = a quarter of this node's share of its machine's, at most 256."""
 
 
 class Logging(msgspec.Struct, frozen=True):
@@ -131,14 +132,6 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def secret_path(self) -> Path:
         return self.storage.secret_file or self.storage.data / "secret"
-
-    @property
-    def cpus(self) -> int:
-        return self.training.cpus or os.cpu_count() or 1
-
-    @property
-    def fronts(self) -> int:
-        return self.client.fronts or min(os.cpu_count() or 1, 4)
 
 
 # variable -> (concern, field)
@@ -211,7 +204,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "AWAY_AFTER_SECONDS": (0, None),
     "HANDOVER_SECONDS": (0, None),
     "CPUS": (0, None),
-    "OBJECT_STORE_MB": (1, None),
+    "OBJECT_STORE_MB": (0, None),
 }
 
 _SWITCH = {"on": True, "off": False, "1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}

@@ -13,6 +13,7 @@ import msgspec
 
 import parvada
 from consensus.log.raft import RaftConfig, RaftLog
+from consensus.shares import cpu_shares
 from consensus.state import ClusterState
 from node.blobs.build import Bytes
 from node.blobs.store import BlobStore
@@ -32,7 +33,7 @@ from node.membership.build import Members
 from node.membership.removal import Removal
 from node.peering.build import Peering
 from node.processes.children import Supervisor
-from node.processes.fronts import start_fronts
+from node.processes.fronts import Fronts
 from node.processes.workshop import Workshop
 from node.tasks import Tasks
 from node.telemetry.telemetry import Telemetry
@@ -67,7 +68,7 @@ class Services:
             "PARVADA_LOCAL_SOCKET": str(self._socket),
             "PARVADA_NODE_ID": me.id,
             "PARVADA_TMP": str(tmp),
-            "PARVADA_CPUS": str(config.cpus),
+            "PARVADA_CPUS": str(me.machine.cores),
         }
 
         # The log, who takes part in it, and what this node is to its peers.
@@ -81,9 +82,11 @@ class Services:
         # Work: heavy calls of the API, and the epoch's share of this node.
         self._workshop = Workshop(base.supervisor)
         self._epochs = epochs.keeper(
-            config,
+            config.training,
             slot,
+            me.id,
             me.address,
+            me.machine,
             record.cluster_id,
             log,
             base.keyring,
@@ -167,8 +170,13 @@ class Services:
         tasks.start(self._workshop.close_idle(), "workshop")
         self._ending.push_async_callback(self._workshop.stop)
         self._work.append(tasks.start(self._epochs.run(), "epochs"))
-        start_fronts(self._base.supervisor, self._base.config.client, self._base.config.fronts, self._environment)
+        fronts = Fronts(self._base.supervisor, self._base.config.client, self._environment, self._share)
+        self._work.append(tasks.start(fronts.run(), "fronts"))
         self.up = True
+
+    def _share(self) -> int:
+        """Of its machine's cores. Until this node is registered it does not know who is beside it."""
+        return cpu_shares(self._log.state.members.values()).get(self._base.me.id, 1)
 
     @property
     def dissolved(self) -> bool:
@@ -177,7 +185,7 @@ class Services:
 
     async def stop_work(self) -> None:
         """Before the node says goodbye: it registers itself no more and its share of the training ends at once, while
-        its predictions go on."""
+        its predictions go on, with the fronts that there are."""
         for task in self._work:
             task.cancel()
         await asyncio.wait(self._work)

@@ -231,7 +231,6 @@ class Flock:
 
     def _environment(self, index: int) -> dict[str, str]:
         ports, number = self._ports[index], index + 1
-        share = max(1, (os.cpu_count() or 1) // self._options.nodes)
         return {
             "PARVADA_DATA": str(self._data),
             "PARVADA_SLOT": str(number),
@@ -247,12 +246,11 @@ class Flock:
             "PARVADA_RAY": "on" if self._options.ray else "off",
             "PARVADA_RAY_ADDRESS_IP": LOOPBACK,
             "PARVADA_RAY_PORT": str(ports.ray),
-        } | {key: value for key, value in self._defaults(share).items() if key not in os.environ}
+        } | {key: value for key, value in self._defaults().items() if key not in os.environ}
 
-    def _defaults(self, share: int) -> dict[str, str]:
+    def _defaults(self) -> dict[str, str]:
         """What the caller's own environment may say otherwise."""
-        mdns = "on" if self._options.nodes <= MDNS_NODES else "off"
-        return {"PARVADA_CPUS": str(share), "PARVADA_FRONTS": str(share), "PARVADA_MDNS": mdns}
+        return {"PARVADA_MDNS": "on" if self._options.nodes <= MDNS_NODES else "off"}
 
     def _write(self) -> None:
         nodes = tuple(

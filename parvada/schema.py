@@ -65,6 +65,10 @@ class Node(msgspec.Struct, kw_only=True):
     version: str
     started_at: str | None = None
     last_seen: str | None = None
+    cpus: int = 0
+    """How many folds it may run at a time: its share of the machine's cores, or what `PARVADA_CPUS` says."""
+    cpus_shared_with: list[str] = []
+    """The other nodes on its machine that take work, with which it shares the cores."""
     cpu_percent: float | None = None
     """Of the whole machine or container, 0 to 100."""
     memory_bytes: int | None = None

@@ -8,11 +8,13 @@ import pickle
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from consensus.state import NodeId
 from training.errors import TaskFailed, TrainingError, WorkerLost
 from training.inline_worker import HEADER, frame
+from training.places import Places
 from training.ports import Capacity, Task
 
 log = logging.getLogger(__name__)
@@ -20,19 +22,23 @@ log = logging.getLogger(__name__)
 _START_SECONDS = 120.0
 """For a worker to import scikit-learn, on a machine that is busy."""
 _MAX_DATASETS = 16
+_NOBODY = NodeId("")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
 
 
 class InlineExecutor:
-    """At most `workers` tasks at a time, each in its own process, which is kept for the next one.
+    """At most `workers` tasks at a time, and no more than this node's share; each in its own process, which is kept for
+    the next one.
 
     `idle_seconds`: after so long without work a process is closed, so that an idle node stays small.
     """
 
-    def __init__(self, workers: int, idle_seconds: float = 60.0) -> None:
+    def __init__(self, workers: int, idle_seconds: float = 60.0, node: NodeId = _NOBODY) -> None:
         self._workers = workers
         self._idle_seconds = idle_seconds
-        self._slots = asyncio.Semaphore(workers)
+        self._node = node
+        self._places = Places()
+        self._places.offer({node: workers})
         self._idle: list[tuple[float, _Worker]] = []
         self._busy: set[_Worker] = set()
         self._parts: OrderedDict[str, tuple[str, ...]] = OrderedDict()
@@ -51,7 +57,10 @@ class InlineExecutor:
             await worker.kill()
 
     def capacity(self) -> Capacity:
-        return Capacity(nodes=1, cpus=float(self._workers), cpus_used=float(len(self._busy)))
+        return Capacity(nodes=1, cpus=float(self._places.total), cpus_used=float(len(self._busy)))
+
+    def allot(self, shares: Mapping[NodeId, int]) -> None:
+        self._places.offer({self._node: min(self._workers, shares.get(self._node, self._workers))})
 
     async def share(self, key: str, parts: Sequence[Path]) -> None:
         self._parts[key] = tuple(str(part) for part in parts)
@@ -60,7 +69,7 @@ class InlineExecutor:
             self._parts.popitem(last=False)
 
     async def run(self, task: Task) -> object:
-        async with self._slots:
+        async with self._places.taken(task.cpus):
             sources = self._parts.get(task.data_key)
             if sources is None:
                 raise WorkerLost(f"dataset {task.data_key} is not shared")

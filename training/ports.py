@@ -1,14 +1,16 @@
 """What the trainer needs of whatever runs its tasks: the `Executor` protocol, and the report to the agent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
+from consensus.state import NodeId
+
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What an executor has: alive nodes, their CPUs, and the CPUs that are taken by running tasks."""
+    """What an executor may use: alive nodes, their CPUs, and the CPUs that are taken by running tasks."""
 
     nodes: int
     cpus: float
@@ -47,6 +49,11 @@ class Executor(Protocol):
 
     def capacity(self) -> Capacity:
         """A cheap snapshot that never blocks: may be some seconds old."""
+        ...
+
+    def allot(self, shares: Mapping[NodeId, int]) -> None:
+        """From now on use no more CPUs of each node than its share; what runs beyond it may end. Before the first call
+        all that the nodes have is used."""
         ...
 
     async def share(self, key: str, parts: Sequence[Path]) -> None:

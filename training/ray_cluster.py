@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,8 @@ TAIL_LINES = 8
 LOOPBACK = "127.0.0.1"
 WORKER_PORTS = (20000, 20999)
 """Below the range from which Linux takes ports for outgoing connections (32768 and up)."""
+OBJECT_STORE_MOST, OBJECT_STORE_LEAST = 256 * 1024 * 1024, 80 * 1024 * 1024
+"""Bytes. Ray takes no less than 75 MiB."""
 SOCKET_PATH_BYTES = 107
 _LONGEST_SOCKET = "/t/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store.1"
 
@@ -46,6 +48,8 @@ _FIXED: Mapping[str, str] = {
     # Workers that idle for a minute are ended, all of them: each keeps some 200 MB of scikit-learn.
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    # No worker before there is work: Ray would start one for each CPU that a node might have, whatever its share.
+    "RAY_prestart_worker_first_driver": "0",
     # One process each that spills and restores objects (default 4): disks do not get faster by more, memory smaller.
     "RAY_max_io_workers": "1",
     # Nobody scrapes Ray's own metrics.
@@ -90,14 +94,23 @@ class RaySettings(msgspec.Struct, frozen=True):
     """`ip`: the address of this node's Ray. Any 127.* means that all nodes are on this host: see `ray_ip`."""
 
     ip: str
+    name: str
+    """By which the trainer knows this node among Ray's."""
     cpus: int
+    """The most that may ever run here at a time; the trainer keeps to what is this node's share just then."""
     folder: Path
     """Ours alone; emptied at each start. Its real place is elsewhere if the path is too long: see `short_folder`."""
     port: int = 6379
     """Of the head's control store; the six above it are for the other services, 20000 to 20999 for workers.
     On loopback the system chooses all ports, and the announced address tells."""
-    object_store_bytes: int = 256 * 1024 * 1024
-    """More than /dev/shm has free, and Ray keeps its objects in a file under `folder`: correct, but slow."""
+    object_store_bytes: Callable[[], int] = lambda: OBJECT_STORE_MOST
+    """Told at each start. More than /dev/shm has free, and Ray keeps its objects in a file under `folder`: correct,
+    but slow."""
+
+
+def object_store_within(memory_bytes: int) -> int:
+    """How much of a node's memory its object store takes, when nobody says it: what does not fit is spilled to disk."""
+    return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, memory_bytes // 4))
 
 
 def ray_ip(configured: str) -> str:
@@ -127,8 +140,8 @@ def ray_command(settings: RaySettings, role: RayRole, address: str, folder: Path
     ip = ray_ip(settings.ip)
     command = [
         *(sys.executable, "-m", "training.ray_node", "--block", "--disable-usage-stats", "--include-log-monitor=false"),
-        *(f"--node-ip-address={ip}", f"--temp-dir={folder / 't'}"),
-        *(f"--num-cpus={settings.cpus}", "--num-gpus=0", f"--object-store-memory={settings.object_store_bytes}"),
+        *(f"--node-ip-address={ip}", f"--node-name={settings.name}", f"--temp-dir={folder / 't'}"),
+        *(f"--num-cpus={settings.cpus}", "--num-gpus=0", f"--object-store-memory={settings.object_store_bytes()}"),
         *([] if ip == LOOPBACK else _fixed_ports(settings.port)),
     ]
     if role is RayRole.WORKER:

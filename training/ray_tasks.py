@@ -5,7 +5,7 @@ import importlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import msgspec
 import numpy as np
 import ray
 from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from consensus.state import NodeId
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
+from training.places import Places
 from training.ports import Capacity, Task
 from training.ray_node import keep_loopback
 
@@ -67,7 +70,7 @@ def stream(
 
 # No retries by Ray: it would start a lost fold again behind the plan's back, under an old epoch's decision. The
 # trainer knows the committed state and repeats what is still wanted.
-_stream = ray.remote(num_returns="streaming", max_retries=0, scheduling_strategy="SPREAD")(stream)
+_stream = ray.remote(num_returns="streaming", max_retries=0)(stream)
 
 
 def translate(error: exceptions.RayError) -> TrainingError:
@@ -89,8 +92,9 @@ class RayExecutor:
         """`execute`: what workers call with function, payload, data key and the files' bytes (uint8 arrays)."""
         self._address = address
         self._execute = execute
-        self._nodes = 0
-        self._cpus = 0.0
+        self._nodes: dict[str, tuple[NodeId, int]] = {}
+        self._shares: Mapping[NodeId, int] | None = None
+        self._places = Places()
         self._cpus_used = 0.0
         self._datasets: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
         self._sharing = asyncio.Lock()
@@ -121,7 +125,12 @@ class RayExecutor:
         await asyncio.wait_for(asyncio.to_thread(ray.shutdown), STOP_SECONDS)
 
     def capacity(self) -> Capacity:
-        return Capacity(self._nodes, self._cpus, self._cpus_used)
+        return Capacity(len(self._nodes), float(self._places.total), self._cpus_used)
+
+    def allot(self, shares: Mapping[NodeId, int]) -> None:
+        if shares != self._shares:
+            self._shares = dict(shares)
+            self._offer()
 
     async def share(self, key: str, parts: Sequence[Path]) -> None:
         async with self._sharing:
@@ -138,7 +147,11 @@ class RayExecutor:
             raise WorkerLost(f"dataset {task.data_key} is not shared any more")
         self._datasets.move_to_end(task.data_key)
         parts = self._datasets[task.data_key]
-        submitting = asyncio.create_task(asyncio.to_thread(self._submit, task, parts), name="ray.submit")
+        async with self._places.taken(task.cpus) as node:
+            return await self._run_on(node, task, parts)
+
+    async def _run_on(self, node: str, task: Task, parts: Sequence[Any]) -> object:
+        submitting = asyncio.create_task(asyncio.to_thread(self._submit, node, task, parts), name="ray.submit")
         try:
             return await self._follow(task, await asyncio.shield(submitting))
         except exceptions.RayError as error:
@@ -163,9 +176,11 @@ class RayExecutor:
             raise TaskFailed(outcome.reason)
         return outcome.result
 
-    def _submit(self, task: Task, parts: Sequence[Any]) -> Any:
+    def _submit(self, node: str, task: Task, parts: Sequence[Any]) -> Any:
         name = task.label or task.function
-        remote = _stream.options(name=name, num_cpus=task.cpus)
+        # Soft: if the node is dead before we know of it, the task runs elsewhere rather than fail.
+        there = NodeAffinitySchedulingStrategy(node, soft=True)
+        remote = _stream.options(name=name, num_cpus=task.cpus, scheduling_strategy=there)
         return remote.remote(self._execute, task.function, task.payload, task.data_key, *parts)
 
     def _check(self) -> None:
@@ -189,9 +204,21 @@ class RayExecutor:
             await self._look()
 
     async def _look(self) -> None:
-        alive = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-        self._nodes = len(alive)
-        self._cpus = sum(node["Resources"].get("CPU", 0.0) for node in alive)
+        self._nodes = {
+            node["NodeID"]: (NodeId(node["NodeName"]), int(node["Resources"].get("CPU", 0)))
+            for node in await asyncio.to_thread(ray.nodes)
+            if node["Alive"]
+        }
+        self._offer()
+
+    def _offer(self) -> None:
+        shares = self._shares
+        self._places.offer(
+            {
+                node: cpus if shares is None else min(cpus, shares.get(name, 0))
+                for node, (name, cpus) in self._nodes.items()
+            }
+        )
 
 
 async def _next(items: AsyncIterator[Any]) -> Any:

@@ -30,7 +30,8 @@ from consensus.messages import (
     StartFolds,
 )
 from consensus.ports import CommandRejected
-from consensus.state import DatasetVersion, Json
+from consensus.shares import cpu_shares
+from consensus.state import DatasetVersion, Json, NodeId
 from training.agent_link import AgentLink, Proposed, StoredBlob
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
 from training.inline import InlineExecutor
@@ -103,6 +104,7 @@ class Trainer:
             raise EpochLost(f"epoch {self._epoch} is over: {state.epoch.number} is current")
         if state.epoch.number < self._epoch:
             return
+        self._executor.allot(cpu_shares(state.members.values()))
         for decision in plan(state, self._works.keys(), self._slots(), time.time()):
             match decision:
                 case Stop(work):
@@ -254,10 +256,10 @@ class Trainer:
             self._link.changed.set()
 
 
-def make_executor(ray_address: str, cpus: int) -> tuple[Executor, Literal["ray", "inline"]]:
+def make_executor(ray_address: str, cpus: int, node: NodeId) -> tuple[Executor, Literal["ray", "inline"]]:
     """Ray where there is an address, else processes of this machine: a stated mode, never a fallback."""
     if not ray_address:
-        return InlineExecutor(cpus), "inline"
+        return InlineExecutor(cpus, node=node), "inline"
     from training.ray_tasks import RayExecutor
 
     return RayExecutor(ray_address), "ray"
@@ -273,7 +275,8 @@ async def serve() -> None:
     link = AgentLink(os.environ["PARVADA_LOCAL_SOCKET"])
     try:
         await link.start()
-        executor, mode = make_executor(os.environ.get("PARVADA_RAY_ADDRESS", ""), cpus)
+        node = NodeId(os.environ["PARVADA_NODE_ID"])
+        executor, mode = make_executor(os.environ.get("PARVADA_RAY_ADDRESS", ""), cpus, node)
         epoch = int(os.environ["PARVADA_EPOCH"])
         await Trainer(link, executor, epoch, Path(os.environ["PARVADA_TMP"]), mode).run()
     finally:

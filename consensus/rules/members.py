@@ -95,6 +95,7 @@ def _check_member(member: Member) -> None:
         check_count(f"{what} port", port, 0, 65535)
     check_count("cpus", member.cpus, 0, 100_000)
     check_text("version", member.version, empty=True, most=64)
+    check_text("machine", member.machine, empty=True, most=64)
     check_count("level", member.level, 1, _MAX_LEVEL)
 
 

@@ -4,22 +4,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from consensus.ports import Log
+from consensus.shares import beside
 from consensus.state import NodeId
-from node.config import Config
+from node.config import Training
 from node.epochs.keeper import EpochKeeper
 from node.epochs.runtimes import Engine, InlineEngine, RayEngine
+from node.hardware import Machine
 from node.identity.keyring import Keyring
 from node.identity.pki import RayCredentials
 from node.processes.children import Supervisor
-from training.ray_cluster import RayCluster, RaySettings
+from training.ray_cluster import RayCluster, RaySettings, object_store_within
 
 MEGABYTE = 1024 * 1024
 
 
 def keeper(
-    config: Config,
+    config: Training,
     slot: Path,
+    me: NodeId,
     address: str,
+    machine: Machine,
     cluster_id: str,
     log: Log,
     keyring: Keyring,
@@ -30,18 +34,29 @@ def keeper(
     """`address`: this node's own, for its Ray unless another is set; `unseen`, `trainer_environment`: see
     `EpochKeeper`."""
     engine: Engine = InlineEngine()
-    if config.training.ray:
-        ip = config.training.ray_ip or address
+    if config.ray:
+        ip = config.ray_ip or address
         settings = RaySettings(
             ip=ip,
-            cpus=config.cpus,
+            name=me,
+            cpus=machine.cores,
             folder=slot / "ray",
-            port=config.training.ray_port,
-            object_store_bytes=config.training.object_store_mb * MEGABYTE,
+            port=config.ray_port,
+            object_store_bytes=_object_store(config, machine, log, me),
         )
         credentials = _credentials(log, keyring, cluster_id, sorted({ip, "127.0.0.1"}))
         engine = RayEngine(RayCluster(settings, supervisor), credentials)
     return EpochKeeper(log, engine, supervisor, unseen, trainer_environment)
+
+
+def _object_store(config: Training, machine: Machine, log: Log, me: NodeId) -> Callable[[], int]:
+    """What its operator said, or a part of this node's share of memory, whoever is beside it then."""
+
+    def measure() -> int:
+        sharers = 1 if machine.memory_is_own else 1 + len(beside(log.state.members.values(), me))
+        return config.object_store_mb * MEGABYTE or object_store_within(machine.memory_bytes // sharers)
+
+    return measure
 
 
 def _credentials(log: Log, keyring: Keyring, cluster_id: str, ips: Sequence[str]) -> Callable[[int], RayCredentials]:

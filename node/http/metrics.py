@@ -36,6 +36,7 @@ def _node(ports: Ports) -> Iterable[str]:
     if here is None:  # not registered yet
         return
     for name, text, value in (
+        ("parvada_node_cpus", "CPUs that the node offers to training.", here.cpus),
         ("parvada_node_cpu_percent", "CPU of the machine, 0 to 100.", here.cpu_percent),
         ("parvada_node_memory_bytes", "Memory of the node's processes (PSS).", here.memory_bytes),
         ("parvada_node_disk_free_bytes", "Free bytes where the data is.", here.disk_free_bytes),

@@ -66,7 +66,7 @@ class Belonging:
 
         self.gate = MemberGate(peers.blank.hello(), identity, record, table, log, membership, greet_in_turn)
         self.dissolution = Dissolution(slot, record.cluster_id, log, self.gate, greeter, table, stop)
-        self.registration = Registration(me.member(), record, log)
+        self.registration = Registration(me.member(record.cluster_id), record, log)
 
     async def begin(self) -> None:
         """Tell peers; whoever waits for a first member hears of it at once."""

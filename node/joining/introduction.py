@@ -9,6 +9,7 @@ from consensus.levels import LEVEL
 from consensus.state import Member, NodeId
 from discovery.peer import Peer
 from node.config import Config
+from node.hardware import Machine
 
 
 class Introduction(msgspec.Struct, frozen=True):
@@ -18,6 +19,7 @@ class Introduction(msgspec.Struct, frozen=True):
     id: NodeId
     name: str
     address: str
+    machine: Machine
 
     def blank(self, fingerprint: str) -> Peer:
         """`fingerprint` is of the CA that this node's certificate is of."""
@@ -33,8 +35,8 @@ class Introduction(msgspec.Struct, frozen=True):
             version=parvada.__version__,
         )
 
-    def member(self) -> Member:
-        """As it registers itself, now."""
+    def member(self, cluster_id: str) -> Member:
+        """As it registers itself in the cluster of that id, now."""
         return Member(
             id=self.id,
             name=self.name,
@@ -42,8 +44,10 @@ class Introduction(msgspec.Struct, frozen=True):
             peer_port=self.config.peers.port,
             raft_port=self.config.peers.raft_port,
             api_port=self.config.client.port,
-            cpus=self.config.cpus,
+            cpus=self.machine.cores,
             version=parvada.__version__,
             joined_at=time.time(),
             level=LEVEL,
+            machine=self.machine.name(cluster_id),
+            cpus_given=self.machine.given,
         )

@@ -60,8 +60,11 @@ class Registration:
         """Whether the log does not say where this node is; that it drains is the operator's word, not ours."""
         here = (self._me.name, self._me.addresses, self._me.peer_port, self._me.raft_port, self._me.api_port)
         there = (known.name, known.addresses, known.peer_port, known.raft_port, known.api_port)
-        more = (self._me.cpus, self._me.version, self._me.level) != (known.cpus, known.version, known.level)
-        return here != there or more or known.status is MemberStatus.AWAY
+        return here != there or _abilities(self._me) != _abilities(known) or known.status is MemberStatus.AWAY
+
+
+def _abilities(member: Member) -> tuple[object, ...]:
+    return (member.cpus, member.cpus_given, member.machine, member.version, member.level)
 
 
 async def say_goodbye(log: Log, gate: MemberGate, client: PeerClient) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from node.hardware import quota_of
+
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 """In a container with its own cgroup namespace, its own group; `cpu.max` is only there in such a group."""
@@ -70,17 +72,9 @@ def cgroup_used(stat: str) -> float:
 
 
 def cgroup_cores(limit: str) -> float:
-    """Cores that a group may use, from `cpu.max` ("max 100000" or "150000 100000")."""
-    quota, _, period = limit.partition(" ")
+    """Cores that a group may use, from `cpu.max`."""
     cores = float(os.cpu_count() or 1)
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
-
-
-def memory_total(cgroup: Path = CGROUP) -> int:
-    """Bytes that this machine has, or that its container may use."""
-    limit = _read_int(cgroup / "memory.max")
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return machine if limit is None else min(limit, machine)
+    return min(cores, quota_of(limit) or cores)
 
 
 def memory_of(pids: Iterable[int]) -> int:
@@ -100,11 +94,3 @@ def _pss(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
     return 0
-
-
-def _read_int(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from consensus.ports import Log, LogStatus
+from consensus.shares import beside, cpu_shares
 from consensus.state import Member, MemberStatus, NodeId
 from node.blobs.store import BlobStore
+from node.hardware import memory_limit
 from node.processes.deathwatch import session_members
 from node.telemetry.beacon import NodeBeacon, all_rows, decode_all, encode
 from node.telemetry.front_stats import FrontStats
 from node.telemetry.history import SAMPLE_SECONDS, History, Ring
-from node.telemetry.machine import CpuMeter, Sample, disk_free, memory_of, memory_total
+from node.telemetry.machine import CpuMeter, Sample, disk_free, memory_of
 from parvada import schema
 from serving.stats import ModelStats, StatsReply, StatsReport, to_loads
 from training.ports import TrainerReport
@@ -93,7 +95,12 @@ class Telemetry:
         self._observe()
         state, status, known = self._log.state, self._log.status, self.beacons()
         members = sorted(state.members.values(), key=lambda member: (member.name, member.id))
-        return [self._node(member, status, known.get(member.id), state.epoch.head) for member in members]
+        shares = cpu_shares(members)
+        found = [self._node(member, status, known.get(member.id), state.epoch.head) for member in members]
+        for node, member in zip(found, members, strict=True):
+            node.cpus = shares[member.id]
+            node.cpus_shared_with = [str(other) for other in beside(members, member.id)]
+        return found
 
     def full(self) -> list[str]:
         """Names of the nodes that have no room for more blobs."""
@@ -138,7 +145,7 @@ class Telemetry:
         return Sample(
             cpu_percent=self._cpu.percent(),
             memory_bytes=used,
-            memory_total_bytes=memory_total(),
+            memory_total_bytes=memory_limit()[0],
             disk_free_bytes=disk_free(self._folder),
             load=os.getloadavg(),
         )

@@ -10,7 +10,7 @@ from parvada.cli.settings import Pace, Settings, as_json_option, connected
 from parvada.client import Client
 from parvada.schema import Cluster, Node
 
-COLUMNS = ("name", "role", "state", "marks", "blobs", "cpu", "memory", "req/s", "seen", "address", "id")
+COLUMNS = ("name", "role", "state", "marks", "blobs", "cpus", "cpu", "memory", "req/s", "seen", "address", "id")
 LOOK_SECONDS = 0.5
 """Between looks at a node that drains."""
 LEFT = """\
@@ -31,6 +31,7 @@ def _row(node: Node) -> list[str]:
         render.state(node.state),
         ", ".join(marks) or "–",
         _blobs(node),
+        _cpus(node),
         cpu,
         f"{render.size(node.memory_bytes)} of {render.size(node.memory_total_bytes)}",
         f"{node.requests_per_second:.1f}",
@@ -45,6 +46,12 @@ def _blobs(node: Node) -> str:
     if node.drain is not None:
         return f"{node.blobs.held} (drained)" if node.drain.done else f"{node.blobs.held} ({node.drain.blobs} to move)"
     return f"{node.blobs.held} ({node.blobs.owed} owed)" if node.blobs.owed else str(node.blobs.held)
+
+
+def _cpus(node: Node) -> str:
+    """What it offers to training, and why it is no more."""
+    sharing = f" (shared by {len(node.cpus_shared_with) + 1})" if node.cpus_shared_with else ""
+    return f"{node.cpus}{sharing}" if node.cpus else "–"
 
 
 @click.group(cls=CommandGroup, short_help="List, drain and remove nodes.")

@@ -2,6 +2,7 @@
 takes down the process that loses the head; the tests can stand neither."""
 
 import asyncio
+import inspect
 import itertools
 import os
 import pickle
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from consensus.state import NodeId
 from training.ports import Capacity, Task
 
 EXECUTE = "tests.ray.tasks:execute"
@@ -63,6 +65,9 @@ class RemoteExecutor:
     async def share(self, key: str, parts: Sequence[Path]) -> None:
         await self.call("share", key, parts)
 
+    async def allot(self, shares: Mapping[NodeId, int]) -> None:
+        await self.call("allot", shares)
+
     async def run(self, task: Task) -> object:
         return await self.call("run", task)
 
@@ -112,7 +117,9 @@ async def serve(address: str, connection: socket.socket) -> None:
 
     async def answer(number: int, method: str, arguments: Sequence[Any]) -> None:
         try:
-            outcome: object = await getattr(executor, method)(*arguments)
+            outcome: object = getattr(executor, method)(*arguments)
+            if inspect.isawaitable(outcome):
+                outcome = await outcome
         except asyncio.CancelledError:
             outcome = RuntimeError("cancelled")
         except Exception as error:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from consensus.state import NodeId
 from node.identity.pki import Authority, Identity, NodeKey, RayCredentials
 from node.processes.children import Supervisor
 from node.processes.deathwatch import session_members
@@ -41,7 +42,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.failures: list[str] = []
         self.supervisor = Supervisor(folder / "logs", lambda name, error: self.failures.append(f"{name}: {error}"))
-        self.ray = RayCluster(RaySettings("127.0.0.1", 1, folder / "ray"), self.supervisor)
+        self.ray = RayCluster(RaySettings("127.0.0.1", folder.name, 1, folder / "ray"), self.supervisor)
 
     @property
     def session(self) -> int:
@@ -129,6 +130,18 @@ async def test_twenty_tasks_use_all_nodes_one_at_a_time_each(cluster: Cluster) -
     await until("tasks on every CPU", lambda: executor.capacity().cpus_used == 3)
     assert len(set(await running)) == 3
     await until("all CPUs to be free", lambda: executor.capacity().cpus_used == 0)
+
+
+async def test_no_node_gets_more_than_its_share_and_one_without_gets_nothing(cluster: Cluster) -> None:
+    """Whatever Ray on it was started with: shares change while it runs. Nodes 0 to 2, with a CPU each, are up."""
+    executor = await cluster.executor()
+    await executor.allot({NodeId("1"): 3, NodeId("2"): 0})
+    assert await executor.run(task("where", 0)) == await executor.run(task("where", 0))
+    await until("one CPU, of one node", lambda: executor.capacity().cpus == 1)
+    assert len(set(await asyncio.gather(*(executor.run(task("where", 0.1)) for _ in range(4))))) == 1
+    await executor.allot({NodeId(str(number)): 1 for number in range(3)})
+    assert len(set(await asyncio.gather(*(executor.run(task("where", 0.2)) for _ in range(6))))) == 3
+    await until("three CPUs", lambda: executor.capacity().cpus == 3)
 
 
 async def test_workers_read_the_bytes_of_the_shared_files(cluster: Cluster) -> None:

@@ -31,7 +31,8 @@ class RayPanel(Panel):
         fits = len(names) <= self.inner_width - 6
         nodes = Text.assemble(("nodes ", p.dim), names if fits else str(len(ray.nodes)))
         cpus = Text.assemble(("cpus  ", p.dim))
-        words = f" {ray.cpus_used:g}/{ray.cpus:g}"
+        shared = any(node.cpus_shared_with for node in self.snapshot.cluster.nodes)
+        words = f" {ray.cpus_used:g}/{ray.cpus:g}{' shared' if shared else ''}"
         share = ray.cpus_used / ray.cpus if ray.cpus else 0.0
         cpus.append_text(bar(share, max(4, self.inner_width - 6 - len(words)), p.accent, p.faint)).append(words)
         lines = [state, head, nodes, cpus]

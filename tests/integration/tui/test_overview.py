@@ -63,6 +63,13 @@ async def test_a_dead_node_a_lost_quorum_and_alarms_are_loud() -> None:
             await shown(pilot, *what)
 
 
+async def test_cores_that_nodes_share_are_told_of() -> None:
+    cluster = canned.cluster(canned.node(1, cpus=3, cpus_shared_with=[canned.NODE_IDS[1]]), canned.node(2, cpus=3))
+    with node(changes={"GET /v1/cluster": cluster}) as first:
+        async with app_for(first.url).run_test(size=(120, 35)) as pilot:
+            await shown(pilot, "4/6 shared")
+
+
 async def test_a_raised_level_is_told_in_words() -> None:
     with node() as first:
         first.events.append(event_block(8, "cluster.level_raised", "parvada", level=2, before=1))

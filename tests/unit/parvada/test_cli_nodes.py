@@ -57,6 +57,18 @@ def test_the_list_says_what_is_left_to_move(run: Run, node: ScriptedNode) -> Non
     assert "(drained)" in run("nodes", "ls", "--url", node.url)[1]
 
 
+def test_the_list_says_how_many_cores_nodes_have_and_why(run: Run, node: ScriptedNode) -> None:
+    nodes = (
+        canned.node(1, cpus=2, cpus_shared_with=[THIRD]),
+        canned.node(2, cpus=8),
+        canned.node(3, cpus=1, cpus_shared_with=[canned.NODE_IDS[0]]),
+    )
+    node.script = script(canned.cluster(*nodes))
+    header, *rows = run("nodes", "ls", "--url", node.url)[1].splitlines()
+    at = header.index("CPUS")
+    assert [row[at:].split("  ")[0] for row in rows] == ["2 (shared by 2)", "8", "1 (shared by 2)"]
+
+
 @pytest.mark.parametrize("group", ["node", "nodes"])
 def test_draining_returns_at_once_and_says_how_to_undo_it(run: Run, node: ScriptedNode, group: str) -> None:
     node.script = script(draining(7))

@@ -8,7 +8,10 @@ import pytest
 
 from training.epoch import RayRole
 from training.ray_cluster import (
+    OBJECT_STORE_LEAST,
+    OBJECT_STORE_MOST,
     RaySettings,
+    object_store_within,
     prepare_folder,
     ray_command,
     ray_environment,
@@ -30,23 +33,35 @@ def ports(command: list[str]) -> set[int]:
 
 @pytest.mark.parametrize(("configured", "used"), [("127.0.0.3", "127.0.0.1"), ("10.0.0.7", "10.0.0.7")])
 def test_only_exactly_127_0_0_1_keeps_ray_on_loopback(configured: str, used: str) -> None:
-    command = ray_command(RaySettings(configured, 2, Path("/r")), RayRole.HEAD, "", Path("/r"))
+    command = ray_command(RaySettings(configured, "n", 2, Path("/r")), RayRole.HEAD, "", Path("/r"))
     assert ray_ip(configured) == used
     assert f"--node-ip-address={used}" in command
 
 
 def test_nodes_of_one_host_leave_every_port_to_the_system() -> None:
-    settings = RaySettings("127.0.0.2", 2, Path("/r"), port=6379)
+    settings = RaySettings("127.0.0.2", "n", 2, Path("/r"), port=6379)
     assert ports(ray_command(settings, RayRole.HEAD, "", Path("/r"))) == {0}
     assert ports(ray_command(settings, RayRole.WORKER, "127.0.0.1:4", Path("/r"))) == set()
 
 
 def test_a_node_with_its_own_address_has_ports_that_a_firewall_can_name() -> None:
-    settings = RaySettings("10.0.0.7", 2, Path("/r"), port=7000)
+    settings = RaySettings("10.0.0.7", "n", 2, Path("/r"), port=7000)
     head = ports(ray_command(settings, RayRole.HEAD, "", Path("/r")))
     worker = ports(ray_command(settings, RayRole.WORKER, "10.0.0.8:7000", Path("/r")))
     assert head == {7000, 7001, 7002, 7003, 7004, 7005, 7006, 20000, 20999}
     assert worker == head - {7000}
+
+
+def test_the_object_store_takes_a_part_of_what_the_node_has() -> None:
+    megabyte = 1 << 20
+    assert object_store_within(600 * megabyte) == 150 * megabyte
+    assert object_store_within(64 << 30) == OBJECT_STORE_MOST
+    assert object_store_within(100 * megabyte) == OBJECT_STORE_LEAST > 75 * megabyte, "what Ray takes at least"
+    asked = iter([90 * megabyte, 100 * megabyte])
+    settings = RaySettings("10.0.0.7", "n", 2, Path("/r"), object_store_bytes=lambda: next(asked))
+    for expected in (90, 100):
+        command = ray_command(settings, RayRole.WORKER, "10.0.0.8:7000", Path("/r"))
+        assert f"--object-store-memory={expected * megabyte}" in command
 
 
 def test_every_process_has_tls_and_the_token_of_its_epoch(tmp_path: Path) -> None:

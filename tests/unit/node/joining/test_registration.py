@@ -45,6 +45,25 @@ async def test_the_first_node_names_the_cluster_and_a_moved_one_says_where_it_is
     assert log.state.members[A].status is MemberStatus.DRAINING
 
 
+async def test_a_node_whose_machine_has_changed_says_so(clock: Clock) -> None:
+    """After a start of the machine it has another name, and it may have other cores; its operator may give it some."""
+    log = MemoryNetwork([A, B]).logs[A]
+    for machine, cpus, given in (("m-1", 2, False), ("m-2", 2, False), ("m-2", 4, False), ("m-2", 4, True)):
+        me = structs.replace(member(A), machine=machine, cpus=cpus, cpus_given=given)
+        async with registering(me, log, clock):
+            await clock.until(lambda: A in log.state.members)
+            await clock.until(
+                lambda me=me: (
+                    (  # type: ignore[misc]  # default argument in a lambda
+                        log.state.members[A].machine,
+                        log.state.members[A].cpus,
+                        log.state.members[A].cpus_given,
+                    )
+                    == (me.machine, me.cpus, me.cpus_given)
+                )
+            )
+
+
 class Deaf(MemoryLog):
     """Every proposal times out; when each began and ended."""
 

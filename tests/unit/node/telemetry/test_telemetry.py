@@ -9,14 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec import structs
 
-from consensus.messages import BeginEpoch, SetMemberStatus
+from consensus.messages import BeginEpoch, JoinMember, SetMemberStatus
 from consensus.ports import Beacon
 from consensus.state import MemberStatus, NodeId
 from node.telemetry.beacon import MAX_BYTES, NodeBeacon, decode_all, encode
 from node.telemetry.front_stats import SILENT_SECONDS, FrontStats
 from node.telemetry.history import Ring
-from node.telemetry.machine import CpuMeter, Sample, cgroup_cores, cgroup_used, machine_cpu, memory_of, memory_total
+from node.telemetry.machine import CpuMeter, Sample, cgroup_cores, cgroup_used, machine_cpu, memory_of
 from node.telemetry.telemetry import Telemetry
 from serving.stats import ModelStats, StatsReport
 from tests.support.clock import Clock as LoopClock
@@ -63,8 +64,6 @@ def test_cpu_of_a_container(tmp_path: Path) -> None:
     (tmp_path / "uptime").write_text("1000.40 3000.80\n")
     (tmp_path / "cpu.stat").write_text("usage_usec 200000\n")
     assert meter.percent() == 25.0
-    (tmp_path / "memory.max").write_text("1048576\n")
-    assert memory_total(tmp_path) == 1048576
 
 
 def test_a_busy_machine_shows_it() -> None:
@@ -209,6 +208,22 @@ async def test_every_node_shows_the_figures_of_all(three: Flock, tmp_path: Path,
     assert all(node.blobs.owed == 7 for node in nodes)
     await clock.until(lambda: found[0].trainer() == TrainerReport(1, 3, 6.0, 1.0, "ray"))
     await clock.until(lambda: bool(found[0].history(60, 2).points))
+
+
+async def test_a_node_says_how_many_cores_it_has_and_with_whom(three: Flock, tmp_path: Path) -> None:
+    telemetry = telemetries(three, tmp_path)[0]
+    first, second, _ = sorted(node.id for node in three.nodes)
+    for node in (first, second):
+        here = structs.replace(three.log.state.members[node], cpus=3, machine="m", cpus_given=False)
+        await three.log.propose(JoinMember(here), actor="test")
+
+    def shown() -> list[tuple[int, list[str]]]:
+        nodes = {node.id: node for node in telemetry.nodes()}
+        return [(nodes[node].cpus, nodes[node].cpus_shared_with) for node in (first, second)]
+
+    assert shown() == [(2, [second]), (1, [first])]
+    await three.log.propose(SetMemberStatus(second, MemberStatus.DRAINING), actor="test")
+    assert shown() == [(3, []), (0, [])]
 
 
 async def test_a_silent_node_is_suspect_then_dead(three: Flock, tmp_path: Path) -> None:
