@@ -4,24 +4,23 @@ The last view is kept while the agent is silent: a front goes on answering from 
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
-from yarl import URL
 
+from parvada.local import MAX_VIEW_BYTES, STATS, VIEW
+from parvada.local_calls import AgentAway, AgentRefused, AgentSocket
 from serving.errors import NotReady
 from serving.stats import StatsReply, StatsReport
-from serving.view import FRAME_HEADER_BYTES, MAX_FRAME_BYTES, ServingView, decode_view
+from serving.view import ServingView, decode_view
 
 log = logging.getLogger(__name__)
 
-AGENT = URL("http://agent")
-"""A placeholder host: the connector dials the socket whatever the name."""
 SILENCE_SECONDS = 3.0
 """The agent speaks at least each second; after this long it counts as silent."""
 _FRAME_SECONDS = 10.0
@@ -30,13 +29,10 @@ _FETCH_SECONDS = 120.0
 """Bringing a large model from another node takes its time."""
 _MAX_CONNECTIONS = 512
 _BACKOFF_SECONDS = (0.05, 1.0)
-_AGENT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError)
-"""The agent is away, broke off, or said something that cannot be read."""
-
-
-class _Blob(msgspec.Struct):
-    path: str
-    bytes: int
+_REASONS = {
+    404: "No node that is up holds the model's file",
+    507: "This node's disk is full: it has no room for the model's file",
+}
 
 
 class AgentLink:
@@ -48,10 +44,9 @@ class AgentLink:
         on_view: Callable[[ServingView], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._socket = socket
+        self._agent = AgentSocket(socket, _MAX_CONNECTIONS)
         self._on_view = on_view
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
         self._heard = 0.0
         self._connected = False
         self._paths: dict[str, Path] = {}
@@ -59,21 +54,10 @@ class AgentLink:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """Made on first use, inside the running loop. Bodies are passed as they are, never decompressed."""
-        if self._session is None:
-            connector = aiohttp.UnixConnector(str(self._socket), limit=_MAX_CONNECTIONS)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, connect=_CALL_SECONDS),
-                skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept", "Content-Type"),
-            )
-        return self._session
+        return self._agent.session
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._agent.close()
 
     def stale_seconds(self) -> float | None:
         """For how long what this front knows may be out of date, or None: the view's own word, and the time
@@ -94,8 +78,8 @@ class AgentLink:
             try:
                 await self._read_views()
                 reason = "the stream ended"
-            except (*_AGENT_ERRORS, asyncio.IncompleteReadError) as error:
-                reason = f"{type(error).__name__}: {error}"
+            except (AgentAway, AgentRefused, msgspec.MsgspecError) as error:
+                reason = str(error)
             if self._connected:
                 log.warning("agent.lost reason=%s", reason)
             self._connected = False
@@ -103,14 +87,9 @@ class AgentLink:
             await asyncio.sleep(pause)
 
     async def _read_views(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, connect=_CALL_SECONDS, sock_read=_FRAME_SECONDS)
-        async with self.session.get(AGENT / "local/view", timeout=timeout) as response:
-            response.raise_for_status()
-            while True:
-                length = int.from_bytes(await response.content.readexactly(FRAME_HEADER_BYTES), "big")
-                if length > MAX_FRAME_BYTES:
-                    raise OSError(f"a frame of {length} bytes")
-                self._take(decode_view(await response.content.readexactly(length)))
+        async with contextlib.aclosing(self._agent.frames(VIEW, MAX_VIEW_BYTES, _FRAME_SECONDS)) as frames:
+            async for body in frames:
+                self._take(decode_view(body))
 
     def _take(self, view: ServingView) -> None:
         if not self._connected:
@@ -125,37 +104,29 @@ class AgentLink:
         """Where the blob lies on this machine; the agent fetches it first if need be. A path once told serves
         while the agent is away, as long as the file is there. Raises `NotReady`."""
         try:
-            blob = await self._ask_blob(digest)
-        except _AGENT_ERRORS as error:
-            known = self._paths.get(digest)
-            if known is not None and await asyncio.to_thread(known.is_file):
-                return known
-            raise NotReady("The model's file is not here yet, and the agent cannot be asked", digest=digest) from error
+            blob = await self._agent.blob(digest, _FETCH_SECONDS)
+        except AgentRefused as refused:
+            if refused.status in _REASONS:
+                raise NotReady(_REASONS[refused.status], digest=digest) from refused
+            return await self._known(digest, refused)
+        except AgentAway as away:
+            return await self._known(digest, away)
         path = self._paths[digest] = Path(blob.path)
         return path
 
-    async def _ask_blob(self, digest: str) -> _Blob:
-        timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS, connect=_CALL_SECONDS)
-        async with self.session.get(AGENT / "local/blobs" / digest, timeout=timeout) as response:
-            if response.status == 404:
-                raise NotReady("No node that is up holds the model's file", digest=digest)
-            if response.status == 507:
-                raise NotReady("This node's disk is full: it has no room for the model's file", digest=digest)
-            response.raise_for_status()
-            return msgspec.json.decode(await response.read(), type=_Blob)
+    async def _known(self, digest: str, error: Exception) -> Path:
+        known = self._paths.get(digest)
+        if known is not None and await asyncio.to_thread(known.is_file):
+            return known
+        raise NotReady("The model's file is not here yet, and the agent cannot be asked", digest=digest) from error
 
     async def push(self, report: StatsReport) -> StatsReply | None:
         """Hand in this front's counts; the other fronts' counts come back. None when the agent is away."""
         if not self._connected:
             return None
-        options: dict[str, Any] = {"headers": {"Content-Type": "application/msgpack"}}
-        timeout = aiohttp.ClientTimeout(total=_CALL_SECONDS)
-        body = msgspec.msgpack.encode(report)
         try:
-            async with self.session.post(AGENT / "local/stats", data=body, timeout=timeout, **options) as response:
-                response.raise_for_status()
-                answer = await response.read()
-                return msgspec.msgpack.decode(answer, type=StatsReply) if answer else StatsReply()
-        except _AGENT_ERRORS as error:
+            answer = await self._agent.call("POST", STATS, msgspec.msgpack.encode(report), seconds=_CALL_SECONDS)
+            return msgspec.msgpack.decode(answer, type=StatsReply) if answer else StatsReply()
+        except (AgentAway, AgentRefused, msgspec.MsgspecError) as error:
             log.debug("stats.not_taken reason=%s", error)
             return None

@@ -11,12 +11,12 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from parvada.local import FIRST_SEGMENT, FRONT_HEADER
+from parvada.local_calls import AGENT
 from parvada.refusals import problem
-from serving.agent_link import AGENT
 
 log = logging.getLogger(__name__)
 
-FRONT_HEADER: Final = "x-parvada-front"
 PASSED: Final = web.RequestKey("passed", bool)
 """Set on a request whose answer is the agent's."""
 
@@ -36,8 +36,6 @@ _HOP_BY_HOP: Final = frozenset(
 _OURS: Final = frozenset({FRONT_HEADER, "x-forwarded-for", "x-forwarded-host", "forwarded", "host", "expect"})
 """Set here or not at all: nobody outside may speak for a front."""
 _ENDLESS: Final = ("text/event-stream", "application/x-ndjson")
-_PRIVATE: Final = "local"
-"""The first segment of the paths on the agent's socket that are for its children alone."""
 
 
 def is_private(raw_path: str) -> bool:
@@ -47,7 +45,7 @@ def is_private(raw_path: str) -> bool:
     while (plain := unquote(path)) != path:
         path = plain
     segments = [s for s in path.replace("\\", "/").split("/") if s not in ("", ".")]
-    return ".." in segments or (bool(segments) and segments[0].strip().lower() == _PRIVATE)
+    return ".." in segments or (bool(segments) and segments[0].strip().lower() == FIRST_SEGMENT)
 
 
 def _kept(headers: "CIMultiDict[str]", dropped: frozenset[str]) -> "CIMultiDict[str]":

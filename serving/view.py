@@ -1,14 +1,12 @@
 """The read view of the registry that the agent pushes to its fronts: all they need to route, check and answer.
 
-One frame of `GET /local/view` is a 4-byte big-endian length and the msgpack of a `ServingView`.
+One frame of the stream (`parvada.local.VIEW`) is the msgpack of a `ServingView`.
 """
 
 import msgspec
 
 from parvada import schema
-
-FRAME_HEADER_BYTES = 4
-MAX_FRAME_BYTES = 64 * 1024 * 1024
+from parvada.local import frame
 
 
 class TokenView(msgspec.Struct, frozen=True):
@@ -74,8 +72,7 @@ class ServingView(msgspec.Struct, frozen=True):
 
 def encode_view(view: ServingView) -> bytes:
     """One whole frame: length and body."""
-    body = msgspec.msgpack.encode(view)
-    return len(body).to_bytes(FRAME_HEADER_BYTES, "big") + body
+    return frame(msgspec.msgpack.encode(view))
 
 
 def decode_view(body: bytes) -> ServingView:

@@ -32,7 +32,8 @@ from consensus.messages import (
 from consensus.ports import CommandRejected
 from consensus.shares import cpu_shares
 from consensus.state import DatasetVersion, Json, NodeId
-from training.agent_link import AgentLink, Proposed, StoredBlob
+from parvada.local import Proposed
+from training.agent_link import AgentLink
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
 from training.inline import InlineExecutor
 from training.plan import REFIT, Finish, Start, Stop, Work, plan
@@ -186,18 +187,18 @@ class Trainer:
             estimator=given.candidate.estimator,
             engine="sklearn",
             detail=Json(msgspec.json.encode(published.detail)),
-            blob=HeldBlob(blob.digest, blob.bytes, blob.holders),
+            blob=blob,
             alias=published.alias,
             move_alias=published.move_alias,
             final=final,
         )
         committed = await self._commit(command)
-        version = (committed.value or {}).get("version") if committed else None
+        version = committed.values().get("version") if committed else None
         if isinstance(version, int):
             final = final_result(outcome, published.model, version)
             await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final))
 
-    async def _stored(self, model: bytes) -> StoredBlob:
+    async def _stored(self, model: bytes) -> HeldBlob:
         path = self._tmp / f"{uuid.uuid4().hex}.skops"
         try:
             await asyncio.to_thread(path.write_bytes, model)

@@ -1,7 +1,7 @@
 """The agent's side of its Unix socket: what fronts, trainer and nobody else may ask of it.
 
-The same socket carries the client API, which fronts pass on from port 8080. So a request that came through a front
-(it has `x-parvada-front`) never reaches the calls here.
+Its wire is `parvada.local`. The same socket carries the client API, which fronts pass on from port 8080. So a request
+that came through a front (it has `FRONT_HEADER`) never reaches the calls here.
 """
 
 import asyncio
@@ -25,20 +25,36 @@ from node.blobs.store import BlobStore
 from node.local.view_feed import ViewFeed
 from node.peering.words import PeerError
 from parvada.identifiers import is_digest
-from parvada.schema import Problem
+from parvada.local import (
+    ACTOR_HEADER,
+    BLOBS,
+    COMMAND_HEADER,
+    FRONT_HEADER,
+    LOG,
+    PROPOSE,
+    STATS,
+    TRAINER,
+    VIEW,
+    AdoptRequest,
+    EntryFrame,
+    LocalBlob,
+    Proposed,
+    StateFrame,
+    StoredBlob,
+    blob_path,
+    log_frame,
+)
+from parvada.refusals import problem
 from serving.stats import StatsReply, StatsReport
 from training.ports import TrainerReport
 
 log = logs.get("node.local.api")
 
-FRONT_HEADER = "x-parvada-front"
 PROPOSE_SECONDS = 10.0
 LOOK_SECONDS = 5.0
 """Without entries, how often to look whether the reader is still there."""
 STOP_SECONDS = 0.2
 """For calls under way when the socket closes: by then the children that made them have ended."""
-SNAPSHOT, ENTRY = b"\x00", b"\x01"
-"""First byte of a frame of `/local/log`."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -56,28 +72,6 @@ class Reports(Protocol):
     def accept_stats(self, report: StatsReport) -> StatsReply: ...
 
     def accept_trainer(self, report: TrainerReport) -> None: ...
-
-
-class Proposed(msgspec.Struct, frozen=True):
-    """The answer to `POST /local/propose`. `value` is the outcome's own JSON object."""
-
-    index: int
-    value: msgspec.Raw
-
-
-class LocalBlob(msgspec.Struct, frozen=True):
-    path: str
-    bytes: int
-
-
-class AdoptRequest(msgspec.Struct, frozen=True):
-    path: str
-
-
-class Adopted(msgspec.Struct, frozen=True):
-    digest: Digest
-    bytes: int
-    holders: tuple[NodeId, ...]
 
 
 class LocalApi:
@@ -99,13 +93,13 @@ class LocalApi:
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.get("/local/view", _private(self._view)),
-            web.get("/local/log", _private(self._entries)),
-            web.post("/local/propose", _private(self._propose)),
-            web.get("/local/blobs/{digest}", _private(self._blob)),
-            web.post("/local/blobs", _private(self._adopt)),
-            web.post("/local/stats", _private(self._stats)),
-            web.post("/local/trainer", _private(self._trainer)),
+            web.get(VIEW, _private(self._view)),
+            web.get(LOG, _private(self._entries)),
+            web.post(PROPOSE, _private(self._propose)),
+            web.get(blob_path("{digest}"), _private(self._blob)),
+            web.post(BLOBS, _private(self._adopt)),
+            web.post(STATS, _private(self._stats)),
+            web.post(TRAINER, _private(self._trainer)),
         ]
 
     async def end_streams(self, _: web.Application) -> None:
@@ -145,7 +139,7 @@ class LocalApi:
                 else:
                     began = True
                     snapshot = await asyncio.to_thread(encode_state, item.state)
-                    await response.write(frame(SNAPSHOT + snapshot))
+                    await response.write(log_frame(StateFrame(snapshot)))
         return response
 
     # ------------------------------------------------------------ log
@@ -153,35 +147,35 @@ class LocalApi:
         try:
             command = decode_command(await request.read())
         except CodecError as error:
-            return _problem(400, "invalid", f"this is no command: {error}")
-        identity = request.headers.get("x-command-id")
+            return problem(400, "invalid", f"this is no command: {error}")
+        identity = request.headers.get(COMMAND_HEADER)
         try:
             done = await self._log.propose(
                 command,
-                actor=request.headers.get("x-actor", "local"),
+                actor=request.headers.get(ACTOR_HEADER, "local"),
                 command_id=CommandId(identity) if identity else None,
                 timeout=PROPOSE_SECONDS,
             )
         except CommandRejected as error:
-            return _problem(409, error.code, error.reason)
+            return problem(409, error.code, error.reason)
         except CommandTooLarge as error:
-            return _problem(413, "too_large", str(error))
+            return problem(413, "too_large", str(error))
         except NoQuorum as error:
-            return _problem(503, "no_quorum", str(error))
+            return problem(503, "no_quorum", str(error))
         return _answer(Proposed(done.index, msgspec.Raw(done.outcome.value or b"{}")))
 
     # ------------------------------------------------------------ blobs
     async def _blob(self, request: web.Request) -> web.Response:
         text = request.match_info["digest"]
         if not is_digest(text):
-            return _problem(400, "invalid", f"{text[:80]!r} is not a SHA-256 digest")
+            return problem(400, "invalid", f"{text[:80]!r} is not a SHA-256 digest")
         digest = Digest(text)
         try:
             await self.make_present(digest)
         except PeerError as error:
-            return _problem(404, "not_found", str(error))
+            return problem(404, "not_found", str(error))
         except DiskFull as error:
-            return _problem(507, "disk_full", str(error))
+            return problem(507, "disk_full", str(error))
         return _answer(LocalBlob(str(self._blobs.path(digest)), self._blobs.size(digest)))
 
     async def make_present(self, digest: Digest) -> Path:
@@ -197,31 +191,31 @@ class LocalApi:
         try:
             path = Path(msgspec.json.decode(await request.read(), type=AdoptRequest).path)
         except msgspec.MsgspecError as error:
-            return _problem(400, "invalid", str(error))
+            return problem(400, "invalid", str(error))
         if not await asyncio.to_thread(_is_file_in, path, self._tmp):
-            return _problem(400, "invalid", f"{path} is not a file in {self._tmp}")
+            return problem(400, "invalid", f"{path} is not a file in {self._tmp}")
         try:
             stored = await self._blobs.adopt(path)
             holders = await self._distributor.store_durably(stored.digest)
         except DiskFull as error:
-            return _problem(507, "disk_full", str(error))
+            return problem(507, "disk_full", str(error))
         except NotDurable as error:
-            return _problem(503, "not_durable", str(error))
-        return _answer(Adopted(stored.digest, stored.bytes, holders))
+            return problem(503, "not_durable", str(error))
+        return _answer(StoredBlob(stored.digest, stored.bytes, holders))
 
     # ------------------------------------------------------------ reports
     async def _stats(self, request: web.Request) -> web.Response:
         try:
             report = msgspec.msgpack.decode(await request.read(), type=StatsReport)
         except msgspec.MsgspecError as error:
-            return _problem(400, "invalid", str(error))
+            return problem(400, "invalid", str(error))
         return web.Response(body=msgspec.msgpack.encode(self._reports.accept_stats(report)))
 
     async def _trainer(self, request: web.Request) -> web.Response:
         try:
             self._reports.accept_trainer(msgspec.msgpack.decode(await request.read(), type=TrainerReport))
         except msgspec.MsgspecError as error:
-            return _problem(400, "invalid", str(error))
+            return problem(400, "invalid", str(error))
         return web.Response(status=204)
 
 
@@ -239,16 +233,11 @@ async def serve(app: web.Application, socket: Path) -> web.AppRunner:
     return runner
 
 
-def frame(body: bytes) -> bytes:
-    """4-byte big-endian length, then the body."""
-    return len(body).to_bytes(4, "big") + body
-
-
 def _private(handler: Handler) -> Handler:
     async def checked(request: web.Request) -> web.StreamResponse:
         if FRONT_HEADER in request.headers:
             log.warning("local.refused", path=request.path, front=request.headers[FRONT_HEADER])
-            return _problem(404, "unknown_path", f"There is nothing at {request.path}")
+            return problem(404, "unknown_path", f"There is nothing at {request.path}")
         return await handler(request)
 
     return checked
@@ -268,17 +257,11 @@ async def _next(entries: AsyncIterator[Batch | Resync], request: web.Request) ->
 
 
 def _entry_frames(batch: Batch) -> bytes:
-    return b"".join(frame(ENTRY + index.to_bytes(8, "big") + encode_entry(entry)) for index, entry in batch.entries)
+    return b"".join(log_frame(EntryFrame(index, encode_entry(entry))) for index, entry in batch.entries)
 
 
 def _answer(body: msgspec.Struct) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")
-
-
-def _problem(status: int, code: str, reason: str) -> web.Response:
-    body = msgspec.json.encode(Problem(error=reason, code=code))
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def _is_file_in(path: Path, folder: Path) -> bool:

@@ -16,10 +16,11 @@ from consensus.messages import BeginEpoch, CreateToken, NameCluster
 from consensus.rules.machine import apply
 from consensus.state import ClusterState, NodeId, Role
 from node.local import view_feed
-from node.local.api import FRONT_HEADER, LocalApi, serve
+from node.local.api import LocalApi, serve
 from node.local.serving_view import ViewBuilder
 from node.local.view_feed import ViewFeed
 from node.telemetry.telemetry import Telemetry
+from parvada.local import FRONT_HEADER
 from serving.stats import ModelStats, StatsReply, StatsReport
 from serving.view import ServingView, decode_view
 from tests.support.clock import Clock
