@@ -8,7 +8,7 @@ from consensus.shares import beside
 from consensus.state import NodeId
 from node.config import Training
 from node.epochs.keeper import EpochKeeper
-from node.epochs.runtimes import Engine, InlineEngine, RayEngine
+from node.epochs.runtimes import InlineRuntime, RayRuntime, Runtime
 from node.hardware import Machine
 from node.identity.keyring import Keyring
 from node.identity.pki import RayCredentials
@@ -33,7 +33,7 @@ def keeper(
 ) -> EpochKeeper:
     """`address`: this node's own, for its Ray unless another is set; `unseen`, `trainer_environment`: see
     `EpochKeeper`."""
-    engine: Engine = InlineEngine()
+    runtime: Runtime = InlineRuntime()
     if config.ray:
         ip = config.ray_ip or address
         settings = RaySettings(
@@ -45,8 +45,8 @@ def keeper(
             object_store_bytes=_object_store(config, machine, log, me),
         )
         credentials = _credentials(log, keyring, cluster_id, sorted({ip, "127.0.0.1"}))
-        engine = RayEngine(RayCluster(settings, supervisor), credentials)
-    return EpochKeeper(log, engine, supervisor, unseen, trainer_environment)
+        runtime = RayRuntime(RayCluster(settings, supervisor), credentials)
+    return EpochKeeper(log, runtime, supervisor, unseen, trainer_environment)
 
 
 def _object_store(config: Training, machine: Machine, log: Log, me: NodeId) -> Callable[[], int]:

@@ -1,6 +1,6 @@
 """Keeps this node's share of the current epoch: the leader begins epochs, every node follows, the head has the trainer.
 
-What to do next is `training.epoch.decide`; here it meets the log, the engine and the trainer's process. An epoch is
+What to do next is `training.epoch.decide`; here it meets the log, the runtime and the trainer's process. An epoch is
 committed before anything is started in it.
 """
 
@@ -14,7 +14,7 @@ from consensus.ports import CommandRejected, Log, LogError, LogStatus
 from consensus.rules.rotation import digest_in_force
 from consensus.state import ClusterState, Epoch, MemberStatus, NodeId
 from node import logs
-from node.epochs.runtimes import Engine
+from node.epochs.runtimes import Runtime
 from node.processes.children import Child, ChildError, Supervisor
 from training.epoch import Announce, JoinHead, RayRole, StartHead, Stay, Stop, decide
 from training.ray_cluster import RayStartError
@@ -56,14 +56,14 @@ class EpochKeeper:
     def __init__(
         self,
         log: Log,
-        engine: Engine,
+        runtime: Runtime,
         supervisor: Supervisor,
         unseen: Callable[[], Mapping[NodeId, float]],
         trainer_environment: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
-        self._engine = engine
+        self._runtime = runtime
         self._supervisor = supervisor
         self._unseen = unseen
         self._trainer_environment = trainer_environment
@@ -77,7 +77,7 @@ class EpochKeeper:
     @property
     def ray_epoch(self) -> int:
         """The epoch in which this node's share of Ray is up; 0 for none."""
-        here = self._engine.status
+        here = self._runtime.status
         return here.epoch if here.alive and here.epoch == self._up else 0
 
     async def run(self) -> None:
@@ -89,7 +89,7 @@ class EpochKeeper:
 
     async def stop(self) -> None:
         await self._stop_trainer()
-        await self._engine.stop()
+        await self._runtime.stop()
 
     async def _lead(self) -> None:
         """Every quarter of a second: an epoch is rare, and a missed event costs nothing."""
@@ -138,7 +138,7 @@ class EpochKeeper:
         if not self._takes_part(state):
             await self.stop()
             return
-        decision = decide(self._log.status.me, state.epoch, self._engine.status)
+        decision = decide(self._log.status.me, state.epoch, self._runtime.status)
         if not isinstance(decision, Stay) and self._clock() < self._not_before:
             return
         try:
@@ -158,21 +158,21 @@ class EpochKeeper:
         match decision:
             case Stop(reason):
                 _log.info("ray.stopping", reason=reason)
-                if self._engine.status.reason:
+                if self._runtime.status.reason:
                     self._retreat()
                 self._up = 0
                 await self._stop_trainer()
-                await self._engine.stop()
+                await self._runtime.stop()
             case StartHead(epoch):
                 _log.info("ray.head_starting", epoch=epoch)
-                await self._engine.start_head(epoch)
+                await self._runtime.start_head(epoch)
                 self._backoff, self._up = 0.0, epoch
-                await self._announce(epoch, self._engine.status.address)
+                await self._announce(epoch, self._runtime.status.address)
             case Announce(epoch, address):
                 await self._announce(epoch, address)
             case JoinHead(epoch, address):
                 _log.info("ray.joining", epoch=epoch, head=address)
-                await self._engine.join(epoch, address)
+                await self._runtime.join(epoch, address)
                 self._backoff, self._up = 0.0, epoch
                 _log.info("ray.joined", epoch=epoch, head=address)
             case Stay():
@@ -193,7 +193,7 @@ class EpochKeeper:
 
     async def _keep_trainer(self) -> None:
         """The trainer lives on the head, from the announcement of its epoch to the end of it."""
-        epoch, here = self._log.state.epoch, self._engine.status
+        epoch, here = self._log.state.epoch, self._runtime.status
         leads = (
             here.role is RayRole.HEAD and here.alive and here.epoch == epoch.number and here.address == epoch.address
         )
@@ -204,7 +204,7 @@ class EpochKeeper:
         if leads:
             environment = {
                 **self._trainer_environment,
-                **self._engine.environment,
+                **self._runtime.environment,
                 "PARVADA_EPOCH": str(epoch.number),
             }
             argv = [sys.executable, "-m", "training.trainer"]

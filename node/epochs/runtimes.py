@@ -11,7 +11,7 @@ INLINE_ADDRESS = "inline"
 """What the head of an epoch without Ray announces."""
 
 
-class Engine(Protocol):
+class Runtime(Protocol):
     """At most one epoch's share runs at a time; starting ends what ran before."""
 
     @property
@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the trainer: how to reach the engine, with the epoch's credentials."""
+        """For the trainer: how to reach the runtime, with the epoch's credentials."""
         ...
 
     async def start_head(self, epoch: int) -> None: ...
@@ -29,7 +29,7 @@ class Engine(Protocol):
     async def stop(self) -> None: ...
 
 
-class RayEngine:
+class RayRuntime:
     """Ray with the certificate and token of the epoch."""
 
     def __init__(self, cluster: RayCluster, credentials: Callable[[int], RayCredentials]) -> None:
@@ -60,7 +60,7 @@ class RayEngine:
         await self._cluster.stop()
 
 
-class InlineEngine:
+class InlineRuntime:
     """No Ray: the head's trainer works with processes of its own, the other nodes have nothing to run."""
 
     def __init__(self) -> None:

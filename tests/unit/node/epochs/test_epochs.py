@@ -13,7 +13,7 @@ from consensus.messages import AnnounceHead, BeginEpoch, JoinMember, SetMemberSt
 from consensus.ports import LogStatus
 from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId, Rotation, RotationPhase
 from node.epochs.keeper import BACKOFF_FIRST, EpochKeeper, head_to_begin_with
-from node.epochs.runtimes import InlineEngine
+from node.epochs.runtimes import InlineRuntime
 from node.processes.children import ChildError, Supervisor
 from tests.support.clock import Clock
 from tests.support.memory_log import MemoryLog, MemoryNetwork
@@ -73,14 +73,14 @@ def test_head_to_begin_with(
     assert head_to_begin_with(known, seen, unseen) == expected, case
 
 
-class SlowEngine(InlineEngine):
-    """An engine whose joins hang, as Ray's do when the head has died."""
+class SlowRuntime(InlineRuntime):
+    """A runtime whose joins hang, as Ray's do when the head has died."""
 
     async def join(self, epoch: int, address: str) -> None:
         await asyncio.Event().wait()
 
 
-class BrokenEngine(InlineEngine):
+class BrokenRuntime(InlineRuntime):
     def __init__(self, error: Exception, clock: Clock) -> None:
         super().__init__()
         self._error, self._clock = error, clock
@@ -99,8 +99,8 @@ async def _network(nodes: tuple[NodeId, ...] = (A, B, C)) -> MemoryNetwork:
     return network
 
 
-def _keeper(log: MemoryLog, engine: InlineEngine, supervisor: Supervisor, clock: Clock) -> EpochKeeper:
-    return EpochKeeper(log, engine, supervisor, dict, {"PARVADA_LOCAL_SOCKET": "/nowhere"}, clock)
+def _keeper(log: MemoryLog, runtime: InlineRuntime, supervisor: Supervisor, clock: Clock) -> EpochKeeper:
+    return EpochKeeper(log, runtime, supervisor, dict, {"PARVADA_LOCAL_SOCKET": "/nowhere"}, clock)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def supervisor(tmp_path: Path) -> Supervisor:
 
 async def test_the_leader_begins_the_first_epoch_and_announces_itself(supervisor: Supervisor, clock: Clock) -> None:
     network = await _network()
-    keeper = _keeper(network.logs[A], InlineEngine(), supervisor, clock)
+    keeper = _keeper(network.logs[A], InlineRuntime(), supervisor, clock)
     running = asyncio.create_task(keeper.run())
     try:
         await clock.until(lambda: network.logs[A].state.epoch.address == "inline")
@@ -126,8 +126,8 @@ async def test_the_leader_begins_the_first_epoch_and_announces_itself(supervisor
 
 async def test_a_join_that_hangs_is_given_up_when_its_epoch_is_over(supervisor: Supervisor, clock: Clock) -> None:
     network = await _network()
-    engine = SlowEngine()
-    keeper = _keeper(network.logs[B], engine, supervisor, clock)
+    runtime = SlowRuntime()
+    keeper = _keeper(network.logs[B], runtime, supervisor, clock)
     await network.logs[A].propose(BeginEpoch(1, A), actor="test")
     await network.logs[A].propose(AnnounceHead(1, "10.0.0.1:1"), actor="test")
     running = asyncio.create_task(keeper.run())
@@ -147,12 +147,12 @@ async def test_a_head_that_does_not_start_is_tried_again_later_and_later(
     supervisor: Supervisor, clock: Clock, error: Exception
 ) -> None:
     network = await _network()
-    engine = BrokenEngine(error, clock)
-    keeper = _keeper(network.logs[A], engine, supervisor, clock)
+    runtime = BrokenRuntime(error, clock)
+    keeper = _keeper(network.logs[A], runtime, supervisor, clock)
     running = asyncio.create_task(keeper.run())
     try:
-        await clock.until(lambda: len(engine.starts) == 4)
-        pauses = [after - before for before, after in itertools.pairwise(engine.starts)]
+        await clock.until(lambda: len(runtime.starts) == 4)
+        pauses = [after - before for before, after in itertools.pairwise(runtime.starts)]
         assert all(pause >= BACKOFF_FIRST * 2**failures for failures, pause in enumerate(pauses)), pauses
         assert network.logs[A].state.epoch.address == ""
         assert keeper.ray_epoch == 0
@@ -164,8 +164,8 @@ async def test_a_head_that_does_not_start_is_tried_again_later_and_later(
 
 async def test_a_draining_node_ends_its_share(supervisor: Supervisor, clock: Clock) -> None:
     network = await _network()
-    engine = InlineEngine()
-    keeper = _keeper(network.logs[B], engine, supervisor, clock)
+    runtime = InlineRuntime()
+    keeper = _keeper(network.logs[B], runtime, supervisor, clock)
     await network.logs[A].propose(BeginEpoch(1, B), actor="test")
     running = asyncio.create_task(keeper.run())
     try:
