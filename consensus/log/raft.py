@@ -1,6 +1,6 @@
 """`RaftLog`: the replicated log as the rest of the node sees it, from the main event loop.
 
-The Raft core lives in a thread of its own (`log.room`); here its progress becomes events of the feed, and
+The Raft core lives in a thread of its own (`log.thread`); here its progress becomes events of the feed, and
 outcomes of proposals. A proposal is answered when its id is found in the state that this node has applied.
 """
 
@@ -22,7 +22,7 @@ from consensus.log.delivery import Delivery
 from consensus.log.driver import Driver
 from consensus.log.feed import Subscription
 from consensus.log.glance import status_of
-from consensus.log.room import EngineRoom
+from consensus.log.thread import LogThread
 from consensus.messages import Barrier, Command, Event, Rejected
 from consensus.ports import (
     Beacon,
@@ -74,7 +74,7 @@ class RaftLog:
         self._config = config
         credentials = Credentials(server_context, client_context, identify)
         self._delivery = Delivery(initial)
-        self._room = EngineRoom(config, credentials, initial, self._delivery.turned, on_crash)
+        self._thread = LogThread(config, credentials, initial, self._delivery.turned, on_crash)
         self._peers: Mapping[NodeId, PeerAddress] = {}
         self._beacon = b""
         self._started_at = now()
@@ -93,7 +93,7 @@ class RaftLog:
             OSError: the folder or the port cannot be had.
         """
         async with asyncio.timeout(START_SECONDS):
-            self.port = await asyncio.wrap_future(self._room.start())
+            self.port = await asyncio.wrap_future(self._thread.start())
         self._started_at = now()
         self._running = True
         self._delivery.begin(asyncio.get_running_loop())
@@ -104,7 +104,7 @@ class RaftLog:
         """Close the connections and the journal. Proposals that wait get NoQuorum."""
         self._running = False
         self._delivery.end(NoQuorum("the log was stopped"))
-        await asyncio.to_thread(self._room.stop, STOP_SECONDS)
+        await asyncio.to_thread(self._thread.stop, STOP_SECONDS)
 
     # ------------------------------------------------------------ reading
     @property
@@ -164,12 +164,12 @@ class RaftLog:
 
     async def _apply_here(self, command_id: CommandId, data: bytes, timeout: float) -> None:
         """Have the command proposed, again and again, until its id is in the state. Raises NoQuorum."""
-        self._room.call(lambda driver: driver.proposals.add(command_id, data))
+        self._thread.call(lambda driver: driver.proposals.add(command_id, data))
         try:
             await self._delivery.applied(command_id, timeout)
         except BaseException as error:
             if not self._delivery.is_awaited(command_id):
-                self._room.call(lambda driver: driver.proposals.remove(command_id))
+                self._thread.call(lambda driver: driver.proposals.remove(command_id))
             if isinstance(error, TimeoutError):
                 raise NoQuorum(f"not committed within {timeout} s: {self._why_not()}") from None
             raise
@@ -209,7 +209,7 @@ class RaftLog:
             raise MembershipRefused("the log is not running")
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(self._room.ask(function))
+                return await asyncio.wrap_future(self._thread.ask(function))
         except TimeoutError:
             raise NoQuorum(f"the log was too busy to answer within {timeout} s") from None
 
@@ -219,22 +219,22 @@ class RaftLog:
         self._peers = dict(peers)
         table = self._peers
         if self._running:
-            self._room.call(lambda driver: driver.transport.set_peers(table))
+            self._thread.call(lambda driver: driver.transport.set_peers(table))
 
     def disconnect(self, node: NodeId) -> None:
         """Drop the live connection to `node`; one that is still in the peer table may come back."""
         if self._running:
-            self._room.call(lambda driver: driver.transport.disconnect(node))
+            self._thread.call(lambda driver: driver.transport.disconnect(node))
 
     def renew_links(self) -> None:
         """Put new connections, with today's certificates, in the place of those that this node has dialled."""
         if self._running:
-            self._room.call(lambda driver: driver.transport.renew())
+            self._thread.call(lambda driver: driver.transport.renew())
 
     def judge_links_again(self) -> None:
         """Drop the live connections whose certificates are not accepted any more."""
         if self._running:
-            self._room.call(lambda driver: driver.transport.judge_again())
+            self._thread.call(lambda driver: driver.transport.judge_again())
 
     def set_beacon(self, payload: bytes) -> None:
         """At most 64 KiB, sent to every connected peer each second. Raises ValueError."""
@@ -242,8 +242,8 @@ class RaftLog:
             raise ValueError(f"a beacon of {len(payload)} bytes, at most {MAX_BEACON} are possible")
         self._beacon = payload
         if self._running:
-            self._room.call(lambda driver: driver.transport.set_beacon(payload))
+            self._thread.call(lambda driver: driver.transport.set_beacon(payload))
 
     def beacons(self) -> Mapping[NodeId, Beacon]:
         """The last beacon of every peer of the table that has sent one."""
-        return self._room.beacons() if self._running else {}
+        return self._thread.beacons() if self._running else {}

@@ -153,7 +153,7 @@ async def test_a_question_given_up_does_not_end_the_log(tmp_path: Path) -> None:
         log = nodes.logs["a"]
         await nodes.put("a", "before")
         free = threading.Event()
-        log._room.call(lambda _: free.wait(30))
+        log._thread.call(lambda _: free.wait(30))
         with pytest.raises(NoQuorum, match="busy"):
             await log.transfer_leadership(None, timeout=0.05)
         asking = asyncio.create_task(log.remove_voter(nodes.id("a")))
@@ -216,11 +216,11 @@ async def test_a_node_with_a_full_disk_gives_up_leadership_and_says_so(
         await nodes.put("a", "before")
         victim = await nodes.wait_for_leader()
         log = nodes.logs[victim]
-        room = f"raft-{nodes.id(victim)[:8]}"
+        name = f"raft-{nodes.id(victim)[:8]}"
         real = os.pwrite
 
         def full(handle: int, data: bytes, offset: int) -> int:
-            if threading.current_thread().name == room:
+            if threading.current_thread().name == name:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return real(handle, data, offset)
 

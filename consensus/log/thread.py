@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class EngineRoom:
+class LogThread:
     """Runs one node's Raft. `on_turn` is called in its thread after every turn; `on_crash` once, when the log
     cannot go on: the process must stop, for a log with a hole is worse than a node less."""
 
