@@ -1,1 +1,1 @@
-"""Raft, made safe: the engine with its holes closed, the journal, the snapshots. No network, thread or timer here."""
+"""Raft, made safe: the library with its holes closed, the journal, the snapshots. No network, thread or timer here."""

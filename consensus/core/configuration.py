@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from consensus.core.engine import MEMBERSHIP, EngineBase, Node, now
+from consensus.core.base import MEMBERSHIP, Node, RaftBase, now
 from consensus.core.journal import LogEntry
 from consensus.ports import MembershipRefused
 
@@ -44,9 +44,9 @@ def configuration(voters: tuple[str, ...], tail: Iterable[LogEntry]) -> tuple[st
 
 
 class Electorate:
-    """Keeps the engine's sets of peers in step with the configuration, and guards its changes."""
+    """Keeps the library's sets of peers in step with the configuration, and guards its changes."""
 
-    def __init__(self, core: EngineBase) -> None:
+    def __init__(self, core: RaftBase) -> None:
         self._core = core
         self.applied: tuple[str, ...] = ()
         """The voters as of the last applied entry: they belong to a snapshot of it."""

@@ -5,7 +5,7 @@ So a node that was paused or cut off does not depose a healthy leader when it co
 
 import math
 
-from consensus.core.engine import LEADER, EngineBase, Node, Send, now
+from consensus.core.base import LEADER, Node, RaftBase, Send, now
 from consensus.wire.frames import HigherTerm, PreVote, PreVoteGranted
 
 LOST_LEADER_DELAY = 0.25
@@ -14,9 +14,9 @@ noticed at once, while the leader's other connections break within the same mome
 
 
 class Election:
-    """Decides when the engine may stand for election: it does so when its deadline lies in the past."""
+    """Decides when the library may stand for election: it does so when its deadline lies in the past."""
 
-    def __init__(self, core: EngineBase, send: Send, min_timeout: float) -> None:
+    def __init__(self, core: RaftBase, send: Send, min_timeout: float) -> None:
         self._core, self._send, self._min_timeout = core, send, min_timeout
         self._round = 0
         self._granted: set[str] = set()
@@ -37,7 +37,7 @@ class Election:
         core.election_deadline = min(core.election_deadline, hurried)
 
     def before_tick(self) -> None:
-        """Ask for pre-votes when the deadline has passed; without a majority of them the engine must not stand."""
+        """Ask for pre-votes when the deadline has passed; without a majority of them the library must not stand."""
         core = self._core
         if core.role == LEADER or core.handing_over or self._may_stand or core.election_deadline >= now():
             return

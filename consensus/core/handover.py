@@ -1,6 +1,6 @@
 """Hand-over of leadership: hold new commands back, wait until the target has the whole log, tell it to stand."""
 
-from consensus.core.engine import EngineBase, Node, now
+from consensus.core.base import Node, RaftBase, now
 from consensus.ports import MembershipRefused
 
 REPEAT_SECONDS = 0.1
@@ -9,7 +9,7 @@ REPEAT_SECONDS = 0.1
 class Handover:
     """At most one hand-over of one leader (Ongaro's thesis, section 3.10)."""
 
-    def __init__(self, core: EngineBase) -> None:
+    def __init__(self, core: RaftBase) -> None:
         self._core = core
         self._target: Node | None = None
         self._until = self._next_attempt = 0.0

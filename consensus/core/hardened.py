@@ -1,4 +1,4 @@
-"""PySyncObj made safe: the engine's elections, commit rule and apply loop, with its holes closed.
+"""PySyncObj made safe: the library's elections, commit rule and apply loop, with its holes closed.
 
 Closed here and in the parts it is made of: log matching (`matching`), replication with answers that carry their
 term (`replication`), pre-vote (`election`), one change of voters at a time (`configuration`), snapshots by Raft's
@@ -11,10 +11,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from consensus.core.base import REGULAR, Network, Node, RaftBase, Timers, now
 from consensus.core.compaction import CompactionRule, Compactor, StateMachine
 from consensus.core.configuration import Electorate, is_change
 from consensus.core.election import Election
-from consensus.core.engine import REGULAR, EngineBase, Network, Node, Timers, now
 from consensus.core.handover import Handover
 from consensus.core.journal import Journal
 from consensus.core.matching import Matcher
@@ -38,7 +38,7 @@ from consensus.wire.frames import (
 log = logging.getLogger(__name__)
 
 
-class HardenedRaft(EngineBase):
+class HardenedRaft(RaftBase):
     """One node's Raft core. Call `receive`, `connected_to`, `disconnected_from` and `tick`, then sync the journal,
     then let the network's messages go. `genesis` is the one node of the initial configuration."""
 
@@ -62,7 +62,7 @@ class HardenedRaft(EngineBase):
         self._granted: tuple[int, set[Node]] = (0, set())
         self._commit_at_heartbeats = (0, 0)
         self.answered_at: dict[Node, float] = {}
-        """When each peer last answered this leadership, on the engine's clock. Unlike `heard_at`, where a leadership
+        """When each peer last answered this leadership, on the library's clock. Unlike `heard_at`, where a leadership
         begins with the benefit of the doubt, it holds nothing but evidence."""
         self.last_quorum_at = -math.inf
         """The latest `quorum_at` of any tick: what is known at the moment ends with a connection or a leadership."""
@@ -142,7 +142,7 @@ class HardenedRaft(EngineBase):
 
     @property
     def next_deadline(self) -> float:
-        """When `tick` must be called next, on the engine's clock."""
+        """When `tick` must be called next, on the library's clock."""
         if self.handover.active:
             return now() + 0.01
         if self.is_leader:
@@ -187,7 +187,7 @@ class HardenedRaft(EngineBase):
             self._send_to(node, HigherTerm(self.term))
             return False
         self.election.leader_heard()
-        # Without a log position the engine only keeps the books: term, role, leader, election deadline.
+        # Without a log position the library only keeps the books: term, role, leader, election deadline.
         self.engine_receives(node, {"type": "append_entries", "term": term, "commit_index": self.commit_index})
         return True
 
@@ -251,7 +251,7 @@ class HardenedRaft(EngineBase):
         self.read_only = ""
         self.begin_election_timeout()
 
-    # ------------------------------------------------------------ the engine calls these by their private names
+    # ------------------------------------------------------------ the library calls these by their private names
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         if command[:1] == REGULAR:
             self._machine.apply(self.applied_index + 1, command[1:])
@@ -259,7 +259,7 @@ class HardenedRaft(EngineBase):
             self.electorate.apply(command)
 
     def _SyncObj__applyLogEntries(self) -> bool:
-        # The engine counts a leader's own copy as soon as it is in memory. Whoever needs no other voter would apply,
+        # The library counts a leader's own copy as soon as it is in memory. Whoever needs no other voter would apply,
         # and show to readers, what a loss of power takes back: found by the simulator, with votes that had just gone.
         if self.is_leader and self.commit_index > self.log.durable_index:
             self.set_commit(max(self.applied_index, self.log.durable_index))

@@ -15,9 +15,9 @@ from consensus.core.disk import Corrupt, Disk
 FILE = "journal"
 NEW_FILE = "journal.new"
 NO_OP = b"\x01"
-"""The engine's no-op command; also stands in the log for the last entry that a snapshot covers."""
+"""The library's no-op command; also stands in the log for the last entry that a snapshot covers."""
 LogEntry = tuple[bytes, int, int]
-"""Command, index, term: the engine's own layout."""
+"""Command, index, term: the library's own layout."""
 MAX_RECORD = 32 * 1024 * 1024
 
 _FILE_HEADER = struct.Struct("<8sI")
@@ -42,7 +42,7 @@ class JournalWriteFailed(Exception):
 
 
 class Journal:
-    """The log of one node; the engine reads it as a sequence of `LogEntry` and adds to it.
+    """The log of one node; the library reads it as a sequence of `LogEntry` and adds to it.
 
     Records carry the number of the batch that was synced as one. A batch is only written after the batch before
     it was synced, so a damaged record with a sound one of a *later* batch behind it is corruption (`Corrupt`),
@@ -228,7 +228,7 @@ class Journal:
         if self._unsynced_from is not None and index <= self._unsynced_from:
             self._unsynced_from = None
 
-    # ------------------------------------------------------------ what the engine calls, under its names
+    # ------------------------------------------------------------ what the library calls, under its names
     def add(self, command: bytes, index: int, term: int) -> None:
         """Append one entry; `index` follows the last one's."""
         if len(command) + _NUMBERS.size > MAX_RECORD:

@@ -1,16 +1,16 @@
 """The follower's side of replication: makes its log equal to the leader's, entry by entry or by a snapshot.
 
-Replaces the engine's handler, which truncated entries that it had acknowledged and let a snapshot message move
+Replaces the library's handler, which truncated entries that it had acknowledged and let a snapshot message move
 the commit index over entries that nobody had compared.
 """
 
 import logging
 from collections.abc import Sequence
 
+from consensus.core.base import Node, RaftBase, Send, now
 from consensus.core.compaction import Compactor, StateMachine
 from consensus.core.configuration import Electorate, is_change
 from consensus.core.disk import Corrupt
-from consensus.core.engine import EngineBase, Node, Send, now
 from consensus.core.snapshot import Assembly, Snapshot, SnapshotStore, decode_snapshot
 from consensus.wire.frames import AppendEntries, AppendReply, SnapshotChunk, SnapshotReply
 
@@ -29,7 +29,7 @@ class Matcher:
 
     def __init__(
         self,
-        core: EngineBase,
+        core: RaftBase,
         store: SnapshotStore,
         compactor: Compactor,
         machine: StateMachine,
@@ -70,7 +70,7 @@ class Matcher:
             return None
         if index <= core.commit_index:
             raise Diverged(f"entry {index} is committed here in term {mine}, the leader has it in term {term}")
-        # Straight back to what is surely equal; the engine went one entry per round trip.
+        # Straight back to what is surely equal; the library went one entry per round trip.
         return core.commit_index + 1
 
     def _append(self, previous: int, entries: Sequence[tuple[int, bytes]]) -> bool:

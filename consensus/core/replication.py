@@ -1,12 +1,12 @@
 """The leader's sending side: new entries at once, heartbeats in between, snapshots to peers that are too far behind.
 
-Replaces the engine's own loop, which sent a whole snapshot in one go and spun while one was being made.
+Replaces the library's own loop, which sent a whole snapshot in one go and spun while one was being made.
 """
 
 from collections.abc import Callable, Collection
 
+from consensus.core.base import Node, RaftBase, Send, now
 from consensus.core.compaction import Compactor
-from consensus.core.engine import EngineBase, Node, Send, now
 from consensus.core.snapshot import SnapshotStore
 from consensus.wire.frames import (
     CHUNK_BYTES,
@@ -46,7 +46,7 @@ class Replicator:
     """
 
     def __init__(
-        self, core: EngineBase, store: SnapshotStore, compactor: Compactor, send: Send, backlog: Backlog
+        self, core: RaftBase, store: SnapshotStore, compactor: Compactor, send: Send, backlog: Backlog
     ) -> None:
         self._core, self._store, self._compactor = core, store, compactor
         self._send, self._backlog = send, backlog

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from consensus.core.base import Timers
 from consensus.core.compaction import CompactionRule
-from consensus.core.engine import Timers
 from consensus.state import NodeId
 from consensus.wire.acceptor import HandshakeLimits
 

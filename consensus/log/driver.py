@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from consensus.core.base import now
 from consensus.core.disk import LocalDisk
-from consensus.core.engine import now
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal
 from consensus.core.snapshot import SnapshotStore

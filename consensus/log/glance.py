@@ -16,7 +16,7 @@ QUORUM_SECONDS = 1.0
 
 class Glance(msgspec.Struct, frozen=True):
     """Made in the log's thread, read anywhere. `quorum_at` and `last_quorum_at` are those of `HardenedRaft`, on the
-    engine's clock."""
+    library's clock."""
 
     me: NodeId
     state: ClusterState
@@ -33,7 +33,7 @@ class Glance(msgspec.Struct, frozen=True):
     connected: tuple[NodeId, ...]
     lag: dict[NodeId, int]
     answered: dict[NodeId, float]
-    """When each peer last answered this leader, on the engine's clock; minus infinity for never in its term."""
+    """When each peer last answered this leader, on the library's clock; minus infinity for never in its term."""
     read_only: str
 
     def is_news_after(self, before: "Glance") -> bool:

@@ -7,7 +7,7 @@ serves everything that happened since the turn before.
 import logging
 from typing import Protocol
 
-from consensus.core.engine import now
+from consensus.core.base import now
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal, JournalWriteFailed
 
@@ -42,7 +42,7 @@ class Pump:
 
     @property
     def next_deadline(self) -> float:
-        """When the next turn is due if nothing happens before, on the engine's clock."""
+        """When the next turn is due if nothing happens before, on the library's clock."""
         return self._retry_at if self._core.read_only else self._core.next_deadline
 
     def _round(self) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from consensus.codec import encode_entry
+from consensus.core.base import now
 from consensus.core.configuration import VoterChange
-from consensus.core.engine import now
 from consensus.levels import admit, stamped
 from consensus.log.config import Credentials, RaftConfig
 from consensus.log.delivery import Delivery
@@ -89,7 +89,7 @@ class RaftLog:
         Raises:
             Corrupt: the journal or the snapshot is damaged.
             TooNew: the log needs a newer release than this one.
-            EngineMismatch: another pysyncobj is installed.
+            LibraryMismatch: another pysyncobj is installed.
             OSError: the folder or the port cannot be had.
         """
         async with asyncio.timeout(START_SECONDS):

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from consensus.codec import encode_state
+from consensus.core.base import REGULAR
 from consensus.core.disk import Corrupt, LocalDisk
-from consensus.core.engine import REGULAR
 from consensus.core.journal import FILE as JOURNAL, Journal
 from consensus.core.snapshot import Snapshot, SnapshotStore, encode_snapshot
 from consensus.log.replica import Replica

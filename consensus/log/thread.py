@@ -45,7 +45,7 @@ class LogThread:
 
     # ------------------------------------------------------------ from other threads
     def start(self) -> "concurrent.futures.Future[int]":
-        """Begin; the future is the port once it listens, or why it cannot: OSError, Corrupt, EngineMismatch."""
+        """Begin; the future is the port once it listens, or why it cannot: OSError, Corrupt, LibraryMismatch."""
         self._thread.start()
         return self._started
 

@@ -6,8 +6,8 @@ The reference is the log as it was first applied anywhere, and the states that f
 import msgspec
 
 from consensus.codec import decode_entry, encode_state
+from consensus.core.base import REGULAR
 from consensus.core.configuration import is_change, voters_after
-from consensus.core.engine import REGULAR
 from consensus.core.journal import LogEntry
 from consensus.messages import Accepted, AddDatasetVersion, Entry
 from consensus.queries import outcome_of, remembered

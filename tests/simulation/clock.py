@@ -1,4 +1,4 @@
-"""Virtual seconds, and the engine's clock and batch sizes replaced for as long as a simulation runs."""
+"""Virtual seconds, and the library's clock and batch sizes replaced for as long as a simulation runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ class Sizes(msgspec.Struct, frozen=True):
 
 @contextmanager
 def virtual_time(sizes: Sizes | None = None) -> Iterator[Clock]:
-    """The engine's clock stands still unless the test moves it."""
+    """The library's clock stands still unless the test moves it."""
     sizes, clock = sizes or Sizes(), Clock()
     with (
         mock.patch.object(syncobj, "monotonicTime", clock),

@@ -1,6 +1,6 @@
 """The rules that keep the log safe, taken out one at a time: the simulator must notice each of them.
 
-A simulator that never fails proves nothing. Every mutation is a mistake that the engine makes as shipped, or that
+A simulator that never fails proves nothing. Every mutation is a mistake that the library makes as shipped, or that
 a careless change of ours could make.
 """
 
@@ -12,8 +12,8 @@ from unittest import mock
 import msgspec
 
 from consensus.codec import decode_entry
+from consensus.core.base import Node, RaftBase
 from consensus.core.configuration import Electorate, VoterChange
-from consensus.core.engine import EngineBase, Node
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal
 from consensus.core.matching import Matcher
@@ -60,7 +60,7 @@ _on_append_reply = HardenedRaft._on_append_reply
 def _believe_the_commit_index(self: Matcher, node: Node, message: AppendEntries) -> None:
     """Commit what the leader has committed, compared or not."""
     _matcher_append(self, node, message)
-    core: EngineBase = self._core
+    core: RaftBase = self._core
     core.set_commit(max(core.commit_index, min(message.commit_index, core.last_index)))
 
 
@@ -160,7 +160,7 @@ def _claim_for_itself(self: formation.World, node: formation.Node) -> Genesis:
 
 def _apply_before_the_sync(self: HardenedRaft) -> bool:
     """A sole voter's own word is enough, durable or not."""
-    return bool(EngineBase._SyncObj__applyLogEntries(self))
+    return bool(RaftBase._SyncObj__applyLogEntries(self))
 
 
 _RECKLESS = MappingProxyType({**machine._RULES, RaiseLevel: _raise_level})

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from consensus.codec import CodecError, encode_entry
-from consensus.core.engine import Timers
+from consensus.core.base import Timers
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal
 from consensus.core.snapshot import SnapshotStore
@@ -169,7 +169,7 @@ class Server:
         if self.world.slow_syncs and self.disk.syncs and self.world.rng.random() < 0.05:
             self.held_until = self.world.clock.now + self.world.rng.choice((0.05, 0.3, 1.5))
         self.disk.syncs = 0
-        # The engine asks for votes in the order of a set.
+        # The library asks for votes in the order of a set.
         for peer, message in sorted(self.outbox, key=lambda item: item[0]):
             self.world.network.send(self.me, peer, message, max(self.held_until, self.world.clock.now))
         self.outbox.clear()

@@ -1,6 +1,6 @@
 """pysyncobj as shipped under kill -9, power loss, resets and partitions: the evidence that its holes are real.
 
-A program of its own, `python -m tests.simulation.stock --seeds 20`, since our engine locks pickle out for its whole
+A program of its own, `python -m tests.simulation.stock --seeds 20`, since our own base locks pickle out for its whole
 process. Its last line: `n seeds, v violations, w acknowledged writes`.
 """
 
@@ -32,7 +32,7 @@ class _Broken(Exception):
     """A promise of the log was broken."""
 
 
-class _DiskJournal(MemoryJournal):  # type: ignore[misc]  # the engine is untyped
+class _DiskJournal(MemoryJournal):  # type: ignore[misc]  # the library is untyped
     """Survives a kill; the commit index on disk is up to a second old, as with the library's own FileJournal."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class _DiskJournal(MemoryJournal):  # type: ignore[misc]  # the engine is untype
         self._on_disk = self._in_memory
 
 
-class _Link(Transport):  # type: ignore[misc]  # the engine is untyped
+class _Link(Transport):  # type: ignore[misc]  # the library is untyped
     """In-order queues between three servers."""
 
     def __init__(self, world: "_StockWorld", me: str) -> None:
@@ -63,7 +63,7 @@ class _Link(Transport):  # type: ignore[misc]  # the engine is untyped
         return True
 
 
-class _Store(SyncObj):  # type: ignore[misc]  # the engine is untyped
+class _Store(SyncObj):  # type: ignore[misc]  # the library is untyped
     """A replicated set of keys."""
 
     def __init__(self, world: "_StockWorld", me: str, journal: MemoryJournal) -> None:
@@ -76,7 +76,7 @@ class _Store(SyncObj):  # type: ignore[misc]  # the engine is untyped
         super().__init__(Node(me), others, conf, transport=self.link, nodeClass=Node)
         self.keys: set[str] = set()
 
-    @replicated  # type: ignore[untyped-decorator]  # the engine is untyped
+    @replicated  # type: ignore[untyped-decorator]  # the library is untyped
     def put(self, key: str, padding: bytes) -> None:
         self.world.applied(self.me, self.raftLastApplied + 1, key)
         self.keys.add(key)

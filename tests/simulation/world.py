@@ -186,7 +186,7 @@ class World:
                 self.or_die(held.to, lambda held=held: self._deliver(held.to, held.sender, held.message))  # type: ignore[misc]
 
     def _enter(self, name: str) -> Server:
-        """From here on the engine's clock is this server's."""
+        """From here on the library's clock is this server's."""
         server = self.servers[name]
         self.clock.offset = server.offset
         return server

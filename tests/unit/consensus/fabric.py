@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from consensus.core.base import Timers
 from consensus.core.compaction import CompactionRule
-from consensus.core.engine import Timers
 from consensus.log.raft import RaftConfig, RaftLog
 from consensus.messages import CreateToken
 from consensus.ports import Committed, MembershipRefused, NoQuorum, PeerAddress

@@ -2,9 +2,9 @@
 
 import random
 
+from consensus.core.base import NO_OP, Timers
 from consensus.core.compaction import CompactionRule
 from consensus.core.configuration import VoterChange, encode_change
-from consensus.core.engine import NO_OP, Timers
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal
 from consensus.core.snapshot import Background, SnapshotStore

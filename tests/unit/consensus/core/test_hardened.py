@@ -1,4 +1,4 @@
-"""Each hole of the engine, as a test that fails when the hole is open (numbers: DESIGN.md, "Holes")."""
+"""Each hole of the library, as a test that fails when the hole is open (numbers: DESIGN.md, "Holes")."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,10 @@ import pysyncobj.pickle
 import pytest
 from pysyncobj import syncobj
 
-from consensus.core import engine, replication
+from consensus.core import base, replication
+from consensus.core.base import NO_OP, LibraryMismatch, Node, Timers, check_library
 from consensus.core.configuration import VoterChange
 from consensus.core.election import LOST_LEADER_DELAY
-from consensus.core.engine import NO_OP, EngineMismatch, Node, Timers, check_engine
 from consensus.core.matching import Diverged
 from consensus.core.replication import LEARNER_PAUSE
 from consensus.log.glance import glance_at, status_of
@@ -392,14 +392,14 @@ def test_timeout_now_of_a_stranger_does_nothing(clock: Clock) -> None:
     assert lone.core.term == 2
 
 
-# ---------------------------------------------------------------- the engine
+# ---------------------------------------------------------------- the library
 def test_the_installed_engine_is_the_one_that_was_studied() -> None:
-    check_engine()
+    check_library()
 
 
 def test_another_engine_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "SYNCOBJ_SHA256", "0" * 64)
-    with pytest.raises(EngineMismatch, match=r"Install pysyncobj==0\.3\.17"):
+    monkeypatch.setattr(base, "SYNCOBJ_SHA256", "0" * 64)
+    with pytest.raises(LibraryMismatch, match=r"Install pysyncobj==0\.3\.17"):
         Lone(Clock())
 
 

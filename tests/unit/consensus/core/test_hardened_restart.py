@@ -5,10 +5,10 @@ from contextlib import suppress
 
 import pytest
 
+from consensus.core.base import NO_OP
 from consensus.core.compaction import CompactionRule
 from consensus.core.configuration import VoterChange
 from consensus.core.disk import Corrupt
-from consensus.core.engine import NO_OP
 from consensus.core.journal import FILE as JOURNAL_FILE, Journal
 from consensus.core.snapshot import FILE as SNAPSHOT_FILE, Snapshot, encode_snapshot
 from consensus.wire.frames import (

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from consensus.core.base import Timers, now
 from consensus.core.compaction import CompactionRule
 from consensus.core.disk import Corrupt
-from consensus.core.engine import Timers, now
 from consensus.log.raft import RaftLog
 from consensus.messages import BeginEpoch
 from consensus.ports import Batch, CommandRejected, CommandTooLarge, Log, MembershipRefused, NoQuorum, Resync

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from consensus.codec import encode_entry
+from consensus.core.base import REGULAR, Timers
 from consensus.core.compaction import CompactionRule
 from consensus.core.configuration import VoterChange, encode_change
 from consensus.core.disk import Corrupt, LocalDisk
-from consensus.core.engine import REGULAR, Timers
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal
 from consensus.core.snapshot import SnapshotStore

@@ -1,5 +1,5 @@
 """The client API of one of three nodes, on a real server: real log rules, stores, wires between the nodes and parsing.
-Only the log's engine is its in-memory twin, and the workshop works in a thread."""
+Only the log is its in-memory twin, and the workshop works in a thread."""
 
 import asyncio
 import contextlib

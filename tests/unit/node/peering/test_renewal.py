@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from consensus.core.engine import Timers
+from consensus.core.base import Timers
 from consensus.messages import JoinMember, NameCluster, RemoveMember
 from consensus.state import Digest, Member, NodeId
 from discovery.watcher import Watcher

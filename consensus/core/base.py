@@ -27,7 +27,7 @@ REGULAR, NO_OP, MEMBERSHIP = b"\x00", b"\x01", b"\x02"
 
 T = TypeVar("T")
 Send = Callable[[Node, Message], bool]
-__all__ = ["EngineBase", "EngineMismatch", "Network", "Node", "Send", "Timers", "check_engine", "now"]
+__all__ = ["LibraryMismatch", "Network", "Node", "RaftBase", "Send", "Timers", "check_library", "now"]
 
 
 class Timers(msgspec.Struct, frozen=True):
@@ -52,15 +52,15 @@ class Network(Protocol):
         ...
 
 
-class EngineMismatch(LogError):
+class LibraryMismatch(LogError):
     """The installed pysyncobj is not the release whose private methods are overridden."""
 
 
-def check_engine() -> None:
-    """Raises EngineMismatch unless `syncobj.py` is, byte for byte, the file that was studied and tested."""
+def check_library() -> None:
+    """Raises LibraryMismatch unless `syncobj.py` is, byte for byte, the file that was studied and tested."""
     digest = hashlib.sha256(Path(syncobj.__file__).read_bytes()).hexdigest()
     if digest != SYNCOBJ_SHA256:
-        raise EngineMismatch(
+        raise LibraryMismatch(
             f"pysyncobj/syncobj.py has SHA-256 {digest}, expected {SYNCOBJ_SHA256} (pysyncobj 0.3.17): "
             "its private methods are overridden, so no other release is safe. Install pysyncobj==0.3.17."
         )
@@ -72,7 +72,7 @@ socket.inet_ntop = _socket.inet_ntop
 
 
 def now() -> float:
-    """Seconds on the engine's monotonic clock, looked up at each call: a simulator replaces it."""
+    """Seconds on the library's monotonic clock, looked up at each call: a simulator replaces it."""
     return cast(float, syncobj.monotonicTime())
 
 
@@ -87,7 +87,7 @@ def _lock_out_pickle() -> None:
 
 
 _lock_out_pickle()
-# The engine makes its journal from a file name in its configuration: ours is handed through that setting.
+# The library makes its journal from a file name in its configuration: ours is handed through that setting.
 syncobj.createJournal = lambda journal: journal
 
 
@@ -104,7 +104,7 @@ class Hidden(Generic[T]):
     def __get__(self, instance: object | None, owner: type) -> "Hidden[T] | T":
         if instance is None:
             return self
-        # The engine's constructor walks over all attributes, also those that it has not set yet.
+        # The library's constructor walks over all attributes, also those that it has not set yet.
         return cast(T, instance.__dict__.get(self._name))
 
     def __set__(self, instance: object, value: T) -> None:
@@ -112,14 +112,14 @@ class Hidden(Generic[T]):
 
 
 class _NoPoller:
-    """The engine polls its sockets each tick; it has none, the transport is ours."""
+    """The library polls its sockets each tick; it has none, the transport is ours."""
 
     def poll(self, timeout: float) -> None:
         pass
 
 
-class _EngineTransport(Transport):  # type: ignore[misc]  # the engine is untyped
-    """Takes the few messages that the engine itself still makes, as structs of the wire."""
+class _LibraryTransport(Transport):  # type: ignore[misc]  # the library is untyped
+    """Takes the few messages that the library itself still makes, as structs of the wire."""
 
     def __init__(self, send: Send) -> None:
         super().__init__(None, None, None)
@@ -140,10 +140,10 @@ def _from_engine(message: dict[str, Any]) -> Message:
         case "apply_command":
             return Propose(message["command"])
         case other:
-            raise AssertionError(f"the engine sent {other!r}, which is replaced here")
+            raise AssertionError(f"the library sent {other!r}, which is replaced here")
 
 
-def _engine_conf(journal: Journal, timers: Timers) -> SyncObjConf:
+def _library_conf(journal: Journal, timers: Timers) -> SyncObjConf:
     return SyncObjConf(
         autoTick=False,
         journalFile=journal,
@@ -159,7 +159,7 @@ def _engine_conf(journal: Journal, timers: Timers) -> SyncObjConf:
     )
 
 
-class EngineBase(SyncObj):  # type: ignore[misc]  # the engine is untyped
+class RaftBase(SyncObj):  # type: ignore[misc]  # the library is untyped
     """SyncObj with names. Voters other than this node are `others`, all further connected peers `learners`."""
 
     log = Hidden[Journal]("raftLog")
@@ -184,10 +184,10 @@ class EngineBase(SyncObj):  # type: ignore[misc]  # the engine is untyped
     """Whether this node is in its own configuration. Only voters stand for election."""
 
     def __init__(self, me: str, journal: Journal, timers: Timers, send: Send, rng: random.Random) -> None:
-        check_engine()
+        check_library()
         self.me = me
         self._rng = rng
-        conf, transport = _engine_conf(journal, timers), _EngineTransport(send)
+        conf, transport = _library_conf(journal, timers), _LibraryTransport(send)
         super().__init__(Node(me), [], conf, transport=transport, nodeClass=Node)
         self._poller = _NoPoller()
 
@@ -223,7 +223,7 @@ class EngineBase(SyncObj):  # type: ignore[misc]  # the engine is untyped
         self.log.setRaftCommitIndex(index)
 
     def engine_receives(self, node: Node, message: dict[str, Any]) -> None:
-        """The engine's own handling of a message."""
+        """The library's own handling of a message."""
         SyncObj._SyncObj__onMessageReceived(self, node, message)
 
     def engine_ticks(self) -> None:
@@ -233,9 +233,9 @@ class EngineBase(SyncObj):  # type: ignore[misc]  # the engine is untyped
         """A random election timeout in seconds."""
         return self._rng.uniform(self.conf.raftMinTimeout, self.conf.raftMaxTimeout)
 
-    # ---- the engine calls these by their private names
+    # ---- the library calls these by their private names
     def _SyncObj__generateRaftTimeout(self) -> float:
         return self.election_timeout()
 
     def _SyncObj__onSetCodeVersion(self, version: int) -> None:
-        """No methods are replicated through the engine, so none has versions."""
+        """No methods are replicated through the library, so none has versions."""
