@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from consensus.log.feed import Feed
 from consensus.log.glance import Glance
-from consensus.log.replica import Progress
+from consensus.log.replica import Advance
 from consensus.ports import Batch
 from consensus.queries import remembers
 from consensus.state import ClusterState, CommandId
@@ -28,7 +28,7 @@ class Delivery:
         self._initial = initial
         self._glance: Glance | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._unseen: deque[Progress] = deque()
+        self._unseen: deque[Advance] = deque()
         self._lost = True
         self._fed = -1
         self._scheduled = False
@@ -47,19 +47,19 @@ class Delivery:
         return self._glance
 
     # ------------------------------------------------------------ in the log's thread
-    def turned(self, glance: Glance, progress: Progress | None) -> None:
+    def turned(self, glance: Glance, advance: Advance | None) -> None:
         """Leave what is new for the main loop, and wake it if it sleeps."""
         # The glance first: whoever hears of an applied command must find it in `state`.
         before, self._glance = self._glance, glance
-        if progress is not None:
+        if advance is not None:
             if len(self._unseen) >= MAX_UNSEEN:
                 self._unseen.clear()
                 self._lost = True
-            self._unseen.append(progress)
+            self._unseen.append(advance)
         loop = self._loop
         if loop is None or self._scheduled or loop.is_closed():
             return
-        if progress is not None or before is None or glance.is_news_after(before):
+        if advance is not None or before is None or glance.is_news_after(before):
             self._scheduled = True
             loop.call_soon_threadsafe(self._deliver)
 
@@ -116,13 +116,13 @@ class Delivery:
             self._lost = False
             self._resync(self.state)
         while self._unseen:
-            progress = self._unseen.popleft()
-            if progress.restored:
-                self._resync(progress.state)
-            elif progress.state.index > self._fed:
-                self._fed = progress.state.index
-                self.feed.publish(Batch(progress.entries, progress.events, progress.state))
-            for _, entry in progress.entries:
+            advance = self._unseen.popleft()
+            if advance.restored:
+                self._resync(advance.state)
+            elif advance.state.index > self._fed:
+                self._fed = advance.state.index
+                self.feed.publish(Batch(advance.entries, advance.events, advance.state))
+            for _, entry in advance.entries:
                 self._settle(entry.id)
         self._check_conditions()
 

@@ -20,14 +20,14 @@ from consensus.log.config import Credentials, RaftConfig
 from consensus.log.glance import Glance, glance_at
 from consensus.log.proposals import Proposals
 from consensus.log.pump import Pump
-from consensus.log.replica import Progress, Replica
+from consensus.log.replica import Advance, Replica
 from consensus.state import ClusterState, NodeId
 from consensus.wire.frames import Message
 from consensus.wire.transport import MtlsTransport, TransportEvents
 
 log = logging.getLogger(__name__)
 
-OnTurn = Callable[[Glance, Progress | None], None]
+OnTurn = Callable[[Glance, Advance | None], None]
 OnCrash = Callable[[BaseException], None]
 
 
@@ -157,11 +157,11 @@ class Driver:
         for command in self.proposals.take_due(now()):
             core.submit(command)
         self._pump.turn()
-        progress = self._replica.take()
-        if progress is not None:
-            for _, entry in progress.entries:
+        advance = self._replica.take()
+        if advance is not None:
+            for _, entry in advance.entries:
                 self.proposals.remove(entry.id)
-        self._on_turn(glance_at(core, self._replica.state), progress)
+        self._on_turn(glance_at(core, self._replica.state), advance)
         self._arm(min(self._pump.next_deadline, self.proposals.next_due))
 
     def _arm(self, deadline: float) -> None:

@@ -1,6 +1,6 @@
 """`RaftLog`: the replicated log as the rest of the node sees it, from the main event loop.
 
-The Raft core lives in a thread of its own (`log.thread`); here its progress becomes events of the feed, and
+The Raft core lives in a thread of its own (`log.thread`); here each advance becomes events of the feed, and
 outcomes of proposals. A proposal is answered when its id is found in the state that this node has applied.
 """
 

@@ -15,7 +15,7 @@ from consensus.state import ClusterState
 log = logging.getLogger(__name__)
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Advance(msgspec.Struct, frozen=True):
     """What was applied since the last look. After a snapshot `restored` is set and the entries start behind it."""
 
     state: ClusterState
@@ -80,10 +80,10 @@ class Replica:
 
         return restore
 
-    def take(self) -> Progress | None:
+    def take(self) -> Advance | None:
         """What is new, None if nothing is."""
         if not self._entries and not self._restored:
             return None
-        progress = Progress(self.state, tuple(self._entries), tuple(self._events), self._restored)
+        advance = Advance(self.state, tuple(self._entries), tuple(self._events), self._restored)
         self._entries, self._events, self._restored = [], [], False
-        return progress
+        return advance

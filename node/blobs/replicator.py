@@ -17,8 +17,8 @@ from node import logs
 from node.blobs.garbage import Garbage
 from node.blobs.pace import Pace
 from node.blobs.placement import ranking
-from node.blobs.progress import Progress
 from node.blobs.repair import Placement, Plan, lost, plan
+from node.blobs.repair_progress import RepairProgress
 from node.blobs.room import DiskFull
 from node.blobs.store import BlobStore
 from node.blobs.transfer import Transfer
@@ -70,7 +70,7 @@ class Replicator:
         self._me, self._facts, self._blobs, self._transfer, self._clock = me, facts, blobs, transfer, clock
         self._grace, self._pace, self._pauses = grace, pace, pauses
         self.garbage = Garbage(grace)
-        self._progress = Progress(clock)
+        self._progress = RepairProgress(clock)
         self._placement = Placement(copies)
         self._wake = asyncio.Event()
         self._pulling: set[Digest] = set()

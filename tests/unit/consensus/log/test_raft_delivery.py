@@ -8,7 +8,7 @@ import pytest
 from consensus.log.delivery import Delivery
 from consensus.log.glance import Glance
 from consensus.log.proposals import REPEAT_SECONDS, Proposals
-from consensus.log.replica import Progress
+from consensus.log.replica import Advance
 from consensus.messages import Barrier, Entry
 from consensus.ports import Batch, Resync
 from consensus.state import ClusterState, CommandId, Json, NodeId, Remembered
@@ -17,14 +17,14 @@ A = NodeId("a")
 EMPTY = Glance(A, ClusterState(), True, A, 1, 1, 1, 0.0, 0.0, (A,), (A,), (), {}, {}, "")
 
 
-def applied(index: int, *, restored: bool = False) -> tuple[Glance, Progress]:
+def applied(index: int, *, restored: bool = False) -> tuple[Glance, Advance]:
     """The turn that applied entry `index`, whose command id is its number."""
     entry = Entry(CommandId(str(index)), 0.0, "", Barrier())
     state = ClusterState(
         index=index, recent=ClusterState().recent.set(entry.id, Remembered(index, False, "", Json(b"")))
     )
     glance = msgspec.structs.replace(EMPTY, state=state, applied_index=index)
-    return glance, Progress(state, ((index, entry),), (), restored)
+    return glance, Advance(state, ((index, entry),), (), restored)
 
 
 async def test_what_was_applied_before_the_start_is_not_announced_again() -> None:

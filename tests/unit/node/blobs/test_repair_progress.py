@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from consensus.state import Digest
-from node.blobs.progress import SAY_SECONDS, Progress
+from node.blobs.repair_progress import SAY_SECONDS, RepairProgress
 
 A, B, C = (Digest(name * 64) for name in "abc")
 
@@ -21,7 +21,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
 def test_a_repair_from_its_begin_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     now = 100.0
-    progress = Progress(lambda: now)
+    progress = RepairProgress(lambda: now)
     progress.note({})
     assert said(caplog) == []
     progress.note({A: 10, B: 20})

@@ -10,7 +10,7 @@ log = logs.get("node.blobs.repair")
 SAY_SECONDS = 5.0
 
 
-class Progress:
+class RepairProgress:
     """Fed with what is owed at each round; says so when it begins, every few seconds, and when nothing is left."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
