@@ -1,7 +1,7 @@
 """PySyncObj made safe: the library's elections, commit rule and apply loop, with its holes closed.
 
 Closed here and in the parts it is made of: log matching (`matching`), replication with answers that carry their
-term (`replication`), pre-vote (`election`), one change of voters at a time (`configuration`), snapshots by Raft's
+term (`sending`), pre-vote (`election`), one change of voters at a time (`configuration`), snapshots by Raft's
 rules (`compaction`), hand-over of leadership, and a disk that refuses writes. No network, thread or timer here.
 """
 
@@ -18,7 +18,7 @@ from consensus.core.election import Election
 from consensus.core.handover import Handover
 from consensus.core.journal import Journal
 from consensus.core.matching import Matcher
-from consensus.core.replication import Replicator
+from consensus.core.sending import LogSender
 from consensus.core.snapshot import Background, SnapshotStore
 from consensus.wire.frames import (
     AppendEntries,
@@ -70,7 +70,7 @@ class HardenedRaft(RaftBase):
         self.handover = Handover(self)
         self.election = Election(self, self._send_to, timers.election_min)
         self._compactor = Compactor(journal, store, machine, rule, background)
-        self._replicator = Replicator(self, store, self._compactor, self._send_to, self._backlog)
+        self._sender = LogSender(self, store, self._compactor, self._send_to, self._backlog)
         self._matcher = Matcher(self, store, self._compactor, machine, self.electorate, self._send_to)
         super().__init__(me, journal, timers, self._send_to, rng)
         self._handlers: dict[type, Callable[[Node, Any], None]] = {
@@ -109,7 +109,7 @@ class HardenedRaft(RaftBase):
         node = Node(peer)
         self.connected.discard(node)
         self.answered_at.pop(node, None)
-        self._replicator.forget(node)
+        self._sender.forget(node)
         self.electorate.classify()
         if node == self.leader:
             self.election.leader_disconnected()
@@ -138,7 +138,7 @@ class HardenedRaft(RaftBase):
     def send_new(self) -> None:
         """Send what the last tick appended or committed, without waiting for the heartbeat."""
         if self.is_leader:
-            self._replicator.send_new()
+            self._sender.send_new()
 
     @property
     def next_deadline(self) -> float:
@@ -146,7 +146,7 @@ class HardenedRaft(RaftBase):
         if self.handover.active:
             return now() + 0.01
         if self.is_leader:
-            return min(self.heartbeat_deadline, self._replicator.next_round)
+            return min(self.heartbeat_deadline, self._sender.next_round)
         return self.election_deadline
 
     @property
@@ -203,12 +203,12 @@ class HardenedRaft(RaftBase):
     def _on_append_reply(self, node: Node, message: AppendReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:
             self.heard_at[node] = self.answered_at[node] = now()
-            self._replicator.on_reply(node, message)
+            self._sender.on_reply(node, message)
 
     def _on_snapshot_reply(self, node: Node, message: SnapshotReply) -> None:
         if message.term == self.term and self.is_leader and node in self.match_index:
             self.heard_at[node] = self.answered_at[node] = now()
-            self._replicator.on_snapshot_reply(node, message)
+            self._sender.on_snapshot_reply(node, message)
 
     # ------------------------------------------------------------ elections
     def _on_higher_term(self, node: Node, message: HigherTerm) -> None:
@@ -266,7 +266,7 @@ class HardenedRaft(RaftBase):
         return bool(super()._SyncObj__applyLogEntries())
 
     def _SyncObj__onBecomeLeader(self) -> None:
-        self._replicator.reset()
+        self._sender.reset()
         self.answered_at.clear()
         self._commit_at_heartbeats = (self.commit_index, self.commit_index)
         super()._SyncObj__onBecomeLeader()
@@ -274,7 +274,7 @@ class HardenedRaft(RaftBase):
     def _SyncObj__sendAppendEntries(self) -> None:
         self._commit_at_heartbeats = (self._commit_at_heartbeats[1], self.commit_index)
         self.begin_heartbeat_period()
-        self._replicator.heartbeat()
+        self._sender.heartbeat()
 
     def _SyncObj__tryLogCompaction(self) -> None:
         term = self.log[self.applied_index - self.log[0][1]][2]

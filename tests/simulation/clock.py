@@ -8,7 +8,7 @@ import msgspec
 from pysyncobj import syncobj
 
 from consensus import levels
-from consensus.core import replication
+from consensus.core import sending
 from consensus.messages import RevokeToken
 from consensus.rules import members
 
@@ -41,9 +41,9 @@ def virtual_time(sizes: Sizes | None = None) -> Iterator[Clock]:
     sizes, clock = sizes or Sizes(), Clock()
     with (
         mock.patch.object(syncobj, "monotonicTime", clock),
-        mock.patch.object(replication, "BATCH_BYTES", sizes.batch_bytes),
-        mock.patch.object(replication, "WINDOW_ENTRIES", sizes.window_entries),
-        mock.patch.object(replication, "CHUNK_BYTES", sizes.chunk_bytes),
+        mock.patch.object(sending, "BATCH_BYTES", sizes.batch_bytes),
+        mock.patch.object(sending, "WINDOW_ENTRIES", sizes.window_entries),
+        mock.patch.object(sending, "CHUNK_BYTES", sizes.chunk_bytes),
         # Stands for the command that a newer release brings.
         mock.patch.object(levels, "NEEDED", {RevokeToken: NEW_LEVEL}),
         # Nodes have one letter here, to be readable.

@@ -8,12 +8,12 @@ import pysyncobj.pickle
 import pytest
 from pysyncobj import syncobj
 
-from consensus.core import base, replication
+from consensus.core import base, sending
 from consensus.core.base import NO_OP, LibraryMismatch, Node, Timers, check_library
 from consensus.core.configuration import VoterChange
 from consensus.core.election import LOST_LEADER_DELAY
 from consensus.core.matching import Diverged
-from consensus.core.replication import LEARNER_PAUSE
+from consensus.core.sending import LEARNER_PAUSE
 from consensus.log.glance import glance_at, status_of
 from consensus.ports import LogStatus, MembershipRefused
 from consensus.state import ClusterState, NodeId
@@ -210,7 +210,7 @@ def test_a_learner_gets_what_is_committed_and_nothing_else(clock: Clock) -> None
     assert [message.commit_index for to, message in sent if to == "D" and isinstance(message, AppendEntries)] == [6]
 
 
-@mock.patch.object(replication, "BATCH_BYTES", 1024 * 1024)
+@mock.patch.object(sending, "BATCH_BYTES", 1024 * 1024)
 def test_learners_are_served_in_rounds_however_many_writes_there_are(clock: Clock) -> None:
     """A round is one message here: a batch takes all of it."""
     lone = _leading_with_learner(clock)

@@ -38,7 +38,7 @@ class _Transfer:
         self.confirmed = self.sent = 0
 
 
-class Replicator:
+class LogSender:
     """Sends for `core` while it leads.
 
     As long as it is not known where a peer's log agrees, one message is on its way to it at a time (a probe);
