@@ -13,7 +13,7 @@ from serving.cache import ModelCache
 from serving.engines import Engine
 from serving.errors import NotReady, Overloaded
 from serving.payload import Codec, Request, Served, to_features
-from serving.stats import Recorder, Timings
+from serving.stats import RequestCounter, Timings
 from serving.view import ServingView, VersionView
 
 
@@ -53,12 +53,12 @@ class Predictor:
         self,
         view: Callable[[], ServingView],
         cache: ModelCache,
-        recorder: Recorder,
+        counter: RequestCounter,
         limits: PredictorLimits | None = None,
     ) -> None:
         self._view = view
         self._cache = cache
-        self._recorder = recorder
+        self._counter = counter
         self._limits = limits or PredictorLimits()
         self._pool = ThreadPoolExecutor(self._limits.threads, thread_name_prefix="predict")
         self._admitted = 0
@@ -86,10 +86,10 @@ class Predictor:
             finally:
                 self._admitted -= 1
         except Exception:
-            self._recorder.failed(model.name, version.version, time.perf_counter_ns() - begun)
+            self._counter.failed(model.name, version.version, time.perf_counter_ns() - begun)
             raise
         total = time.perf_counter_ns() - begun
-        self._recorder.answered(model.name, version.version, done.rows, total, done.timings)
+        self._counter.answered(model.name, version.version, done.rows, total, done.timings)
         return done.answer
 
     async def load(self, version: VersionView) -> Engine:

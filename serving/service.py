@@ -16,7 +16,7 @@ from serving.errors import NotReady, ServingError
 from serving.predictor import Predictor, PredictorLimits
 from serving.proxy import Proxy
 from serving.settings import FrontSettings
-from serving.stats import ModelStats, Recorder, StatsReport, merge
+from serving.stats import ModelStats, RequestCounter, StatsReport, merge
 from serving.view import ServingView
 
 log = logging.getLogger(__name__)
@@ -64,12 +64,12 @@ class Service:
     def __init__(self, settings: FrontSettings) -> None:
         self.settings = settings
         self.link = AgentLink(settings.socket, self._on_view)
-        self.recorder = Recorder()
+        self.counter = RequestCounter()
         # One thread: loads go one after another, so that they take at most half of the interpreter's time.
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")
         self.cache = ModelCache(self.link.locate, engines.load, self._loads, CacheLimits())
         limits = PredictorLimits(max_bytes=settings.max_predict_bytes)
-        self.predictor = Predictor(self.view, self.cache, self.recorder, limits)
+        self.predictor = Predictor(self.view, self.cache, self.counter, limits)
         self.proxy = Proxy(lambda: self.link.session, str(os.getpid()))
         self.bodies = BodyBudget(BODIES_AT_ONCE * settings.max_predict_bytes)
         self.in_flight = InFlight()
@@ -110,13 +110,13 @@ class Service:
 
     def stats(self) -> tuple[ModelStats, ...]:
         """The node's counts: this front's own and, as of a second ago, the other fronts'."""
-        return merge((*self.recorder.rows(), *self._others))
+        return merge((*self.counter.rows(), *self._others))
 
     async def report(self) -> None:
         """Hand the counts to the agent each second, for ever."""
         while True:
             await asyncio.sleep(REPORT_SECONDS)
-            reply = await self.link.push(StatsReport(os.getpid(), self.recorder.rows()))
+            reply = await self.link.push(StatsReport(os.getpid(), self.counter.rows()))
             if reply is not None:
                 self._others = reply.others
 

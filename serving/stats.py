@@ -164,7 +164,7 @@ class _Counter:
         return sum(n for s, n in self.seconds.items() if second - WINDOW_SECONDS <= s < second) / WINDOW_SECONDS
 
 
-class Recorder:
+class RequestCounter:
     """Counts requests of this front. For one thread: the event loop's."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:

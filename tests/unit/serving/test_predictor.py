@@ -15,7 +15,7 @@ from serving.engines import Engine
 from serving.errors import BadInput, NotReady, Overloaded, UnknownModel
 from serving.payload import JsonCodec
 from serving.predictor import Call, Predictor, PredictorLimits
-from serving.stats import Recorder
+from serving.stats import RequestCounter
 from serving.view import VersionView
 from tests.support.clock import Clock
 from tests.unit.serving.builders import IRIS_INPUTS, model_of, version_of, view_of
@@ -44,9 +44,9 @@ class GatedEngine:
 class Bench:
     def __init__(self, pool: ThreadPoolExecutor, limits: PredictorLimits) -> None:
         self.engine = GatedEngine()
-        self.recorder = Recorder()
+        self.counter = RequestCounter()
         view = view_of(model_of(version_of(task="regression", label="number")))
-        self.predictor = Predictor(lambda: view, ModelCache(self._locate, self._load, pool), self.recorder, limits)
+        self.predictor = Predictor(lambda: view, ModelCache(self._locate, self._load, pool), self.counter, limits)
 
     async def _locate(self, digest: str) -> Path:
         return Path(digest)
@@ -79,7 +79,7 @@ async def test_answers_and_counts(bench: Bench) -> None:
         await bench.ask(body=b"{}")
     with pytest.raises(UnknownModel):
         await bench.ask(model="other")
-    (row,) = bench.recorder.rows()
+    (row,) = bench.counter.rows()
     assert (row.requests, row.errors, row.rows) == (2, 1, 2)
     assert sum(row.histogram.values()) == 1
     assert row.timings.infer > 0

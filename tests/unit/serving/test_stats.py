@@ -3,7 +3,7 @@
 import msgspec
 from hypothesis import given, strategies as st
 
-from serving.stats import ModelStats, Recorder, StatsReport, Timings, bucket, merge, middle, quantile, to_loads
+from serving.stats import ModelStats, RequestCounter, StatsReport, Timings, bucket, merge, middle, quantile, to_loads
 
 latencies = st.lists(st.integers(0, 10**9), min_size=1, max_size=200)
 
@@ -38,14 +38,14 @@ def test_merged_is_the_histogram_of_all(first: list[int], second: list[int]) -> 
 
 def test_recorder_counts_and_the_rate_covers_ten_seconds() -> None:
     now = [1000.0]
-    recorder = Recorder(clock=lambda: now[0], wall=lambda: 5.0)
+    counter = RequestCounter(clock=lambda: now[0], wall=lambda: 5.0)
     for second in range(20):
         now[0] = 1000.0 + second
         for _ in range(3):
-            recorder.answered("m", 1, rows=2, total_ns=4_000_000, timings=Timings(infer=3_000_000))
-    recorder.failed("m", 1, 1_000)
+            counter.answered("m", 1, rows=2, total_ns=4_000_000, timings=Timings(infer=3_000_000))
+    counter.failed("m", 1, 1_000)
     now[0] = 1020.0
-    (row,) = recorder.rows()
+    (row,) = counter.rows()
     assert (row.requests, row.errors, row.rows, row.last_ms) == (61, 1, 120, 5000)
     assert row.rate == 3.1
     (load,) = to_loads([row, row])
@@ -53,11 +53,11 @@ def test_recorder_counts_and_the_rate_covers_ten_seconds() -> None:
     assert abs(load.p50 - 4.0) < 0.1
     assert load.max == 4.0
     now[0] = 1040.0
-    assert recorder.rows()[0].rate == 0.0
+    assert counter.rows()[0].rate == 0.0
 
 
 def test_report_survives_the_wire() -> None:
-    recorder = Recorder()
-    recorder.answered("m", 2, 1, 123_456, Timings(1, 2, 3, 4))
-    report = StatsReport(7, recorder.rows())
+    counter = RequestCounter()
+    counter.answered("m", 2, 1, 123_456, Timings(1, 2, 3, 4))
+    report = StatsReport(7, counter.rows())
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=StatsReport) == report
