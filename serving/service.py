@@ -9,10 +9,10 @@ from typing import Final
 from aiohttp import web
 
 from serving import auth, engines
-from serving.agent_link import AgentLink
 from serving.bodies import BodyBudget
 from serving.cache import CacheLimits, ModelCache
 from serving.errors import NotReady, ServingError
+from serving.front_link import FrontLink
 from serving.predictor import Predictor, PredictorLimits
 from serving.proxy import Proxy
 from serving.settings import FrontSettings
@@ -63,7 +63,7 @@ class Service:
 
     def __init__(self, settings: FrontSettings) -> None:
         self.settings = settings
-        self.link = AgentLink(settings.socket, self._on_view)
+        self.link = FrontLink(settings.socket, self._on_view)
         self.counter = RequestCounter()
         # One thread: loads go one after another, so that they take at most half of the interpreter's time.
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")

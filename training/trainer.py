@@ -33,7 +33,6 @@ from consensus.ports import CommandRejected
 from consensus.shares import cpu_shares
 from consensus.state import DatasetVersion, Json, NodeId
 from parvada.local import Proposed
-from training.agent_link import AgentLink
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
 from training.inline import InlineExecutor
 from training.plan import REFIT, Finish, Start, Stop, Work, plan
@@ -41,6 +40,7 @@ from training.ports import Executor, TrainerReport
 from training.recipes import Assignment, assignment, final_result, publication
 from training.recorder import Recorder
 from training.tasks import FoldOutcome, RefitOutcome
+from training.trainer_link import TrainerLink
 
 log = logging.getLogger("training.trainer")
 
@@ -57,7 +57,7 @@ class Trainer:
     """Runs jobs of one epoch with one executor. `tmp`: a folder on the file system of the blob store."""
 
     def __init__(
-        self, link: AgentLink, executor: Executor, epoch: int, tmp: Path, mode: Literal["ray", "inline"]
+        self, link: TrainerLink, executor: Executor, epoch: int, tmp: Path, mode: Literal["ray", "inline"]
     ) -> None:
         self._link = link
         self._executor = executor
@@ -273,7 +273,7 @@ async def serve() -> None:
     if current is not None:
         loop.add_signal_handler(signal.SIGTERM, current.cancel)
     cpus = int(float(os.environ.get("PARVADA_CPUS") or 0)) or os.cpu_count() or 1
-    link = AgentLink(os.environ["PARVADA_LOCAL_SOCKET"])
+    link = TrainerLink(os.environ["PARVADA_LOCAL_SOCKET"])
     try:
         await link.start()
         node = NodeId(os.environ["PARVADA_NODE_ID"])

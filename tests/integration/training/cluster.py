@@ -22,12 +22,12 @@ from node.local.view_feed import ViewFeed
 from parvada.schema import DatasetRef, JobSpec
 from serving.stats import StatsReply, StatsReport
 from tests.support.memory_log import MemoryNetwork
-from training.agent_link import AgentLink
 from training.ingest import IngestOptions, ingest
 from training.inline import InlineExecutor
 from training.ports import TrainerReport
 from training.spec import resolve_job
 from training.trainer import Trainer
+from training.trainer_link import TrainerLink
 
 ME = NodeId("a" * 32)
 ADMINS = ("a" * 64,)
@@ -150,7 +150,7 @@ async def trainer(
     node: OneNode, epoch: int, executor: InlineExecutor | None = None
 ) -> AsyncIterator[asyncio.Task[None]]:
     """The trainer of `epoch`, running in this process, its folds in processes of their own."""
-    link = AgentLink(str(node.socket))
+    link = TrainerLink(str(node.socket))
     await link.start()
     task = asyncio.create_task(
         Trainer(link, executor or InlineExecutor(1), epoch, node.tmp, "inline").run(), name=f"trainer-{epoch}"

@@ -35,7 +35,7 @@ _REASONS = {
 }
 
 
-class AgentLink:
+class FrontLink:
     """Started by running `follow`; `session` is also the proxy's way to the agent."""
 
     def __init__(

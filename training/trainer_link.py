@@ -43,7 +43,7 @@ _BLOB_SECONDS = 600.0
 _RETRY_SECONDS = 0.2
 
 
-class AgentLink:
+class TrainerLink:
     """One connection pool to the agent at `socket`. `changed` is set whenever the replica moved on."""
 
     def __init__(self, socket: str) -> None:
