@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from consensus.messages import Command, Entry, Rejected
+from consensus.messages import AddCandidates, Command, DeleteJob, Entry, RecordFolds, Rejected, SealJob, SubmitJob
 from consensus.ports import CommandRejected, LogError
 from consensus.state import ClusterState, CommandId
 
-LEVEL: Final = 1
+LEVEL: Final = 2
 """What this release understands. It goes up by one with each release that has a command, or a new meaning of one, that
 the release before would not apply alike; fields with a default that change no outcome need no new level."""
-NEEDED: Mapping[type, int] = MappingProxyType({})
-"""The level that a command needs, where that is more than 1."""
+NEEDED: Mapping[type, int] = MappingProxyType({AddCandidates: 2, SealJob: 2, DeleteJob: 2})
+"""The level that a command needs whatever it says, where that is more than 1."""
 
 
 class TooNew(LogError):
@@ -35,9 +35,20 @@ def check(own: int, level: int) -> None:
         raise TooNew(own, level)
 
 
+def needed(command: Command) -> int:
+    """The level that a command needs: some have had a new meaning since."""
+    match command:
+        case SubmitJob(candidates=()):
+            return 2
+        case RecordFolds(tallies=tallies, segment=segment, replaces=replaces) if tallies or segment or replaces:
+            return 2
+        case _:
+            return NEEDED.get(type(command), 1)
+
+
 def stamped(command_id: CommandId, time: float, actor: str, command: Command) -> Entry:
     """The entry of a command, with the level that it needs."""
-    return Entry(command_id, time, actor, command, NEEDED.get(type(command), 1))
+    return Entry(command_id, time, actor, command, needed(command))
 
 
 def admit(state: ClusterState, entry: Entry) -> None:

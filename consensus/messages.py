@@ -123,21 +123,38 @@ class DeleteDataset(_Command, frozen=True, tag=True):
 
 
 # ---------------------------------------------------------------- jobs
-class NewCandidate(msgspec.Struct, frozen=True):
+class NewCandidate(msgspec.Struct, frozen=True, omit_defaults=True):
     id: CandidateId
     unit: int
     estimator: str
     params: Json
     seed: int
     folds_total: int
+    baseline: bool = False
 
 
 class SubmitJob(_Command, frozen=True, tag=True):
+    """With candidates the job is kept whole. Without any (level 2) it is tallied: its units bring their tallies, and
+    the trainer proposes the candidates."""
+
     job: JobId
     name: str
     spec: Json
     units: tuple[Unit, ...]
     candidates: tuple[NewCandidate, ...]
+
+
+class AddCandidates(_Command, frozen=True, tag=True):
+    """The next candidates of a unit of a tallied job. `first` is the number of the first of them; those that are there
+    already change nothing. `complete` says that no more will follow."""
+
+    epoch: int
+    job: JobId
+    unit: int
+    first: int
+    candidates: tuple[NewCandidate, ...]
+    complete: bool
+    rung: int = 0
 
 
 class StartFolds(_Command, frozen=True, tag=True):
@@ -162,14 +179,28 @@ class FoldFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
-class RecordFolds(_Command, frozen=True, tag=True):
+class FoldTally(msgspec.Struct, frozen=True, array_like=True):
+    """What the state keeps of a finished fold of a tallied job; `score` is None where the metric is not defined."""
+
+    candidate: CandidateId
+    fold: int
+    score: float | None
+    fit_seconds: float
+    predict_us_per_row: float
+
+
+class RecordFolds(_Command, frozen=True, tag=True, omit_defaults=True):
     """Results of folds, in small batches. A failed fold fails its candidate; results of another epoch than
-    the current one, and of folds already finished, change nothing."""
+    the current one, and of folds already finished, change nothing. A tallied job takes `tallies` for `done` (level 2):
+    all else that the folds brought is in `segment`, which holds what those that it `replaces` held, too."""
 
     epoch: int
     job: JobId
     done: tuple[FoldDone, ...] = ()
     failed: tuple[FoldFailed, ...] = ()
+    tallies: tuple[FoldTally, ...] = ()
+    segment: HeldBlob | None = None
+    replaces: tuple[Digest, ...] = ()
 
 
 class RecordFinal(_Command, frozen=True, tag=True):
@@ -219,6 +250,22 @@ class CancelJob(_Command, frozen=True, tag=True):
 
 class RetryJob(_Command, frozen=True, tag=True):
     """A failed or cancelled job goes on: failed candidates become pending again, finished folds stay."""
+
+    job: JobId
+
+
+class SealJob(_Command, frozen=True, tag=True):
+    """All that an ended job has found out is in `results`: its segments go, and all candidates but those to `keep`, the
+    best of each unit and those that it ended with. Decided by the trainer of `epoch`."""
+
+    epoch: int
+    job: JobId
+    results: HeldBlob
+    keep: tuple[CandidateId, ...]
+
+
+class DeleteJob(_Command, frozen=True, tag=True):
+    """Rejected with `in_use` while the job is queued or running. Models that it made stay."""
 
     job: JobId
 
@@ -303,6 +350,7 @@ Command = (
     | AddDatasetVersion
     | DeleteDataset
     | SubmitJob
+    | AddCandidates
     | StartFolds
     | RecordFolds
     | RecordFinal
@@ -310,6 +358,8 @@ Command = (
     | FinishUnit
     | CancelJob
     | RetryJob
+    | SealJob
+    | DeleteJob
     | MoveAlias
     | DropAlias
     | RollBackAlias
@@ -355,10 +405,10 @@ class Event(msgspec.Struct, frozen=True):
     """Something that happened, for the event stream. `kind` is dotted and past tense: `cluster.named`,
     `cluster.level_raised`, `cluster.dissolved`, `member.joined`, `member.updated` (addresses), `member.status`,
     `member.removed`, `epoch.begun`, `epoch.announced`, `dataset.added`, `dataset.deleted`, `job.submitted`,
-    `job.started`, `job.resumed`, `job.folds_recorded`, `job.unit_finished`, `job.ended`, `job.cancelled`,
-    `job.retried`, `model.published`, `alias.moved`, `alias.dropped`, `token.created`, `token.revoked`,
-    `secret.rotating` (each phase), `secret.rotated`, `secret.rotation_abandoned`, `secret.node_excused`. `subject` is
-    the object's name or id; `detail` a small JSON object."""
+    `job.candidates_added`, `job.started`, `job.resumed`, `job.folds_recorded`, `job.unit_finished`, `job.ended`,
+    `job.cancelled`, `job.retried`, `job.sealed`, `job.deleted`, `model.published`, `alias.moved`, `alias.dropped`,
+    `token.created`, `token.revoked`, `secret.rotating` (each phase), `secret.rotated`, `secret.rotation_abandoned`,
+    `secret.node_excused`. `subject` is the object's name or id; `detail` a small JSON object."""
 
     index: int
     at: float

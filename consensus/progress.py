@@ -1,12 +1,14 @@
 """How far a job is and how its candidates stand: the figures that the API, the trainer and the scheduler share.
-What a metric means, and whether more of it is better, is the caller's knowledge."""
+What a metric means, and whether more of it is better, is the caller's knowledge. Both forms of a job (see
+`consensus.state.Job`) are read here, and nowhere else outside the rules."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from consensus.state import Candidate, CandidateId, CandidateState, Job, Json
+from consensus.queries import folds_done
+from consensus.state import Candidate, CandidateId, CandidateState, Job, Json, Tally
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -50,6 +52,33 @@ def candidates_of(job: Job, unit: int | None = None) -> tuple[Candidate, ...]:
     return tuple(sorted(chosen, key=lambda candidate: natural(candidate.id)))
 
 
+def open_candidates(job: Job, unit: int) -> Iterator[Candidate]:
+    """The pending ones of a unit in the order of their numbers; of a tallied job without a look at the others."""
+    tally = job.units[unit].tally
+    if tally is None:
+        yield from (candidate for candidate in candidates_of(job, unit) if candidate.state is CandidateState.PENDING)
+        return
+    for at, byte in enumerate(tally.open):
+        for bit in range(8) if byte else ():
+            if byte >> bit & 1:
+                yield job.candidates[CandidateId(f"{unit}.{at * 8 + bit}")]
+
+
+def best_so_far(job: Job, unit: int) -> CandidateId | None:
+    """The best candidate that is known without a ranking; None when there is none, or only a ranking could tell."""
+    found = job.units[unit]
+    if found.best:
+        return found.best
+    if found.tally is None or found.tally.best < 0:
+        return None
+    return CandidateId(f"{unit}.{found.tally.best}")
+
+
+def is_partial(job: Job) -> bool:
+    """Whether candidates of the job are only in its results file: of one that is, or once was, sealed."""
+    return bool(job.results) and len(job.candidates) < sum(unit.tally.proposed for unit in job.units if unit.tally)
+
+
 def natural(name: CandidateId) -> tuple[tuple[int, int, str], ...]:
     """A sort key under which numbers between dots count as numbers."""
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split("."))
@@ -57,14 +86,37 @@ def natural(name: CandidateId) -> tuple[tuple[int, int, str], ...]:
 
 def job_progress(job: Job, epoch: int, unit: int | None = None) -> Progress:
     """Counts over the job, or over one unit of it; `epoch` is the current one."""
+    units = job.units if unit is None else (job.units[unit],)
+    tallies = [found.tally for found in units if found.tally is not None]
+    return _tallied(tallies, epoch) if len(tallies) == len(units) else _counted(job, epoch, unit)
+
+
+def _tallied(tallies: list[Tally], epoch: int) -> Progress:
+    done = sum(tally.done for tally in tallies)
+    return Progress(
+        total=sum(tally.folds * _candidates(tally) for tally in tallies),
+        done=done,
+        failed=sum(tally.failed for tally in tallies),
+        skipped=sum(tally.skipped for tally in tallies),
+        running=sum(tally.running for tally in tallies if tally.epoch == epoch),
+        mean_fold_seconds=sum(tally.fit_seconds for tally in tallies) / done if done else 0.0,
+    )
+
+
+def _candidates(tally: Tally) -> int:
+    return tally.proposed if tally.complete else max(tally.expected, tally.proposed)
+
+
+def _counted(job: Job, epoch: int, unit: int | None) -> Progress:
+    """Of a job that is kept whole."""
     total = done = failed = skipped = running = 0
     seconds: list[float] = []
     for candidate in job.candidates.values():
         if unit is not None and candidate.unit != unit:
             continue
-        missing = candidate.folds_total - len(candidate.folds)
+        missing = candidate.folds_total - folds_done(candidate)
         total += candidate.folds_total
-        done += len(candidate.folds)
+        done += folds_done(candidate)
         failed += missing if candidate.state is CandidateState.FAILED else 0
         skipped += missing if candidate.state is CandidateState.SKIPPED else 0
         running += sum(1 for started in candidate.running.values() if started == epoch)
@@ -73,7 +125,10 @@ def job_progress(job: Job, epoch: int, unit: int | None = None) -> Progress:
 
 
 def fold_scores(candidate: Candidate, metric: str) -> tuple[float, ...]:
-    """Values of a metric in the order of the folds; folds without a finite value are left out."""
+    """Values of a metric in the order of the folds; folds without a finite value are left out. A candidate of a tallied
+    job has those of its unit's metric alone, and they are taken for it."""
+    if candidate.scores:
+        return tuple(score for _, score in sorted(candidate.scores.items()) if score is not None)
     values = (_scores(candidate.folds[fold].scores).get(metric) for fold in sorted(candidate.folds))
     return tuple(value for value in values if value is not None and math.isfinite(value))
 
@@ -109,16 +164,25 @@ def _standing(candidate: Candidate, metric: str) -> Standing:
     mean = _mean(scores)
     # hypot scales: the squares of an exploded regression's errors would overflow.
     std = None if mean is None else math.hypot(*(score - mean for score in scores)) / math.sqrt(len(scores))
-    folds = candidate.folds.values()
+    seconds, micros = _costs(candidate)
     return Standing(
         candidate=candidate,
         rank=None,
         scores=scores,
         mean=mean,
         std=std,
-        fit_seconds=_mean([result.fit_seconds for result in folds]),
-        predict_us_per_row=_mean([result.predict_us_per_row for result in folds]),
+        fit_seconds=seconds,
+        predict_us_per_row=micros,
     )
+
+
+def _costs(candidate: Candidate) -> tuple[float | None, float | None]:
+    """Means over the finished folds: seconds of fitting, and microseconds a row of predicting."""
+    if candidate.scores:
+        folds = len(candidate.scores)
+        return candidate.fit_seconds / folds, candidate.predict_us / folds
+    whole = candidate.folds.values()
+    return _mean([result.fit_seconds for result in whole]), _mean([result.predict_us_per_row for result in whole])
 
 
 def _mean(values: Iterable[float]) -> float | None:

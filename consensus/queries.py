@@ -8,6 +8,7 @@ import msgspec
 from consensus.messages import Accepted, Outcome, Rejected
 from consensus.state import (
     AliasMove,
+    Candidate,
     CandidateId,
     ClusterState,
     CommandId,
@@ -38,14 +39,20 @@ def _by_id(state: ClusterState) -> list[Member]:
 
 
 def referenced_digests(state: ClusterState) -> frozenset[Digest]:
-    """Every blob that a dataset version or a model version is made of."""
+    """Every blob that a dataset version or a model version is made of, or that holds results of a job."""
     parts = (
         part.digest
         for dataset in state.datasets.values()
         for version in dataset.versions.values()
         for part in version.parts
     )
-    return frozenset(parts) | frozenset(version.digest for version in _model_versions(state))
+    found = set(parts)
+    found.update(version.digest for version in _model_versions(state))
+    for job in state.jobs.values():
+        found.update(job.segments)
+        if job.results:
+            found.add(job.results)
+    return frozenset(found)
 
 
 def serving_digests(state: ClusterState) -> frozenset[Digest]:
@@ -115,12 +122,16 @@ def last_move(state: ClusterState, name: str, alias: str) -> AliasMove | None:
 
 def jobs_by_age(state: ClusterState) -> tuple[Job, ...]:
     """Oldest first; equal times in the order of their ids."""
-    return tuple(sorted(state.jobs.values(), key=lambda job: (job.created_at, job.id)))
+    return tuple(sorted(state.jobs.values(), key=_age))
+
+
+def _age(job: Job) -> tuple[float, JobId]:
+    return job.created_at, job.id
 
 
 def unfinished_jobs(state: ClusterState) -> tuple[Job, ...]:
     """Queued and running jobs, oldest first."""
-    return tuple(job for job in jobs_by_age(state) if job.state in UNFINISHED)
+    return tuple(sorted((job for job in state.jobs.values() if job.state in UNFINISHED), key=_age))
 
 
 def jobs_using(state: ClusterState, dataset: str) -> tuple[JobId, ...]:
@@ -132,6 +143,15 @@ def jobs_using(state: ClusterState, dataset: str) -> tuple[JobId, ...]:
             if job.state in UNFINISHED and any(unit.dataset == dataset for unit in job.units)
         )
     )
+
+
+def is_done(candidate: Candidate, fold: int) -> bool:
+    return fold in candidate.folds or fold in candidate.scores
+
+
+def folds_done(candidate: Candidate) -> int:
+    """How many are; a candidate has them in one of two forms (see `Job`)."""
+    return len(candidate.folds) + len(candidate.scores)
 
 
 # ---------------------------------------------------------------- commands

@@ -157,7 +157,7 @@ class Dataset(msgspec.Struct, frozen=True):
 
 
 class FoldResult(msgspec.Struct, frozen=True):
-    """One finished fold. `scores` is a JSON object of metric name to value."""
+    """One finished fold of a job that is kept whole (see `Job`). `scores` is a JSON object of metric name to value."""
 
     fold: int
     scores: Json
@@ -178,10 +178,52 @@ class Candidate(msgspec.Struct, frozen=True):
     state: CandidateState = CandidateState.PENDING
     reason: str = ""
     folds: Map[int, FoldResult] = Map()
+    """Finished folds of a job that is kept whole; empty in a tallied one."""
     running: Map[int, int] = Map()
     """Fold number to the epoch in which it was started; those of older epochs are lost."""
     final: Json = Json(b"")
     """`schema.FinalResult` once refitted: holdout metrics, bytes, model and version."""
+    scores: Map[int, float | None] = Map()
+    """Finished folds of a tallied job, each with its value of the unit's metric: None where it is not defined."""
+    fit_seconds: float = 0.0
+    """All finished folds of a tallied job together."""
+    predict_us: float = 0.0
+    """The same sum, of the microseconds that a row's prediction takes."""
+    rung: int = 0
+    """Which rung of a search it was proposed for."""
+    baseline: bool = False
+    """There to be beaten: it is the best only while there is no other."""
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How far a unit is: counts and sums that are kept up to date, so that nobody has to count. Those of folds are over
+    all candidates of the unit."""
+
+    expected: int
+    """Candidates that will be proposed in all, as far as is known."""
+    folds: int
+    """Of each candidate."""
+    greater_is_better: bool
+    """Of the unit's metric."""
+    proposed: int = 0
+    """Candidates so far: they are numbered from 0, and their ids are `{unit}.{number}`."""
+    complete: bool = False
+    """No more will be proposed."""
+    open: bytes = b""
+    """Bit n, the least significant of each byte first: candidate n is pending."""
+    done: int = 0
+    failed: int = 0
+    """Folds that will never run because their candidate failed."""
+    skipped: int = 0
+    fit_seconds: float = 0.0
+    """All folds done together."""
+    running: int = 0
+    """Folds in flight in `epoch`."""
+    epoch: int = 0
+    """The last one in which a fold was started."""
+    best: int = -1
+    """Number of the candidate with the best mean score of all that are ok; -1 for none."""
+    best_score: float | None = None
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -197,9 +239,16 @@ class Unit(msgspec.Struct, frozen=True):
     done: bool = False
     best: CandidateId = CandidateId("")
     error: str = ""
+    tally: Tally | None = None
+    """None in a job that is kept whole."""
 
 
 class Job(msgspec.Struct, frozen=True):
+    """What the log knows of a training job. One that was submitted while level 1 was in force is kept whole: each
+    candidate has all metrics of its folds. All others are tallied: their candidates have what the scheduler and the
+    leaderboard need; everything else is in segments, blobs that are the recorder's business. A sealed job, of either
+    kind, has only its best candidates here, and all that was found out in one file."""
+
     id: JobId
     name: str
     state: JobState
@@ -214,6 +263,11 @@ class Job(msgspec.Struct, frozen=True):
     epochs: tuple[int, ...] = ()
     """Every epoch in which the job ran; more than one means that it was resumed."""
     error: str = ""
+    segments: tuple[Digest, ...] = ()
+    """Results of folds, oldest first (`training.results`)."""
+    results: Digest = Digest("")
+    """The file of a sealed job. It stays when the job is tried again: finished folds are taken from it."""
+    sealed: bool = False
 
 
 class ModelVersion(msgspec.Struct, frozen=True):

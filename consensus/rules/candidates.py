@@ -1,14 +1,18 @@
 """Rules of a candidate: its folds are finished once and for all, one failed fold fails it."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from immutables import Map
 from msgspec.structs import replace
 
-from consensus.messages import FoldDone
+from consensus.messages import FoldDone, FoldTally
+from consensus.queries import folds_done, is_done
 from consensus.rules.checks import check_json, check_seconds, cut, refuse, shown
 from consensus.state import Candidate, CandidateId, CandidateState, FoldResult, Job, Json
+
+_MAX_SECONDS = 1e12
 
 TRANSITIONS: Mapping[CandidateState, frozenset[CandidateState]] = MappingProxyType(
     {
@@ -32,6 +36,14 @@ def check_fold(candidate: Candidate, fold: int) -> None:
         refuse("invalid", f"candidate {candidate.id} has no fold {fold}, only 0 to {candidate.folds_total - 1}")
 
 
+def check_tally(done: FoldTally) -> None:
+    if done.score is not None and not math.isfinite(done.score):
+        refuse("invalid", f"the score of fold {done.fold} of candidate {done.candidate} is {done.score}")
+    # Bounded, so that no sum of them ever leaves the range of numbers.
+    check_seconds("fit_seconds", done.fit_seconds, most=_MAX_SECONDS)
+    check_seconds("predict_us_per_row", done.predict_us_per_row, most=_MAX_SECONDS)
+
+
 def check_result(done: FoldDone) -> None:
     check_json("scores", done.scores)
     check_seconds("fit_seconds", done.fit_seconds)
@@ -40,7 +52,7 @@ def check_result(done: FoldDone) -> None:
 
 def start_fold(candidate: Candidate, fold: int, epoch: int) -> Candidate:
     """Marks a fold as in flight; the candidate itself when there is nothing to start any more."""
-    if candidate.state is not CandidateState.PENDING or fold in candidate.folds:
+    if candidate.state is not CandidateState.PENDING or is_done(candidate, fold):
         return candidate
     return replace(candidate, running=candidate.running.set(fold, epoch))
 
@@ -58,9 +70,26 @@ def finish_fold(candidate: Candidate, done: FoldDone, epoch: int) -> Candidate:
     return candidate
 
 
+def tally_fold(candidate: Candidate, done: FoldTally) -> Candidate:
+    """As `finish_fold`, in a tallied job."""
+    if done.fold in candidate.scores:
+        return candidate
+    scores = candidate.scores.set(done.fold, done.score)
+    candidate = replace(
+        candidate,
+        scores=scores,
+        running=_without(candidate.running, done.fold),
+        fit_seconds=candidate.fit_seconds + done.fit_seconds,
+        predict_us=candidate.predict_us + done.predict_us_per_row,
+    )
+    if len(scores) == candidate.folds_total and candidate.state is CandidateState.PENDING:
+        return _moved(candidate, CandidateState.OK)
+    return candidate
+
+
 def fail(candidate: Candidate, fold: int, reason: str) -> Candidate:
     """One fold failed, so nobody waits for the others. Finished folds and earlier reasons stay."""
-    if fold in candidate.folds or candidate.state is not CandidateState.PENDING:
+    if is_done(candidate, fold) or candidate.state is not CandidateState.PENDING:
         return candidate
     return replace(
         _moved(candidate, CandidateState.FAILED), reason=cut(reason) or "failed without a reason", running=Map()
@@ -81,7 +110,7 @@ def opened_again(candidate: Candidate) -> Candidate:
     if candidate.state is not CandidateState.PENDING:
         candidate = _moved(candidate, CandidateState.PENDING)
     # A failed one may have got its missing folds meanwhile.
-    return _moved(candidate, CandidateState.OK) if len(candidate.folds) == candidate.folds_total else candidate
+    return _moved(candidate, CandidateState.OK) if folds_done(candidate) == candidate.folds_total else candidate
 
 
 def without_running(candidate: Candidate) -> Candidate:

@@ -92,8 +92,8 @@ def check_count(what: str, value: int, least: int = 0, most: int = 2**63 - 1) ->
         refuse("invalid", f"{what} is {value}, it must be {least} to {most}")
 
 
-def check_seconds(what: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
+def check_seconds(what: str, value: float, most: float = math.inf) -> None:
+    if not (math.isfinite(value) and 0 <= value <= most):
         refuse("invalid", f"{what} is {value}, it must be finite and not negative")
 
 

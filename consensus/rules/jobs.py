@@ -1,4 +1,4 @@
-"""Rules of a job's life: submitted, run fold by fold, finished unit by unit, cancelled, retried."""
+"""Rules of a job's life: submitted, run fold by fold, finished unit by unit, cancelled, retried, sealed, deleted."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,8 +6,9 @@ from types import MappingProxyType
 from immutables import Map
 from msgspec.structs import replace
 
-from consensus.messages import CancelJob, Event, JobEnded, NewCandidate, RetryJob, SubmitJob
+from consensus.messages import CancelJob, DeleteJob, Event, JobEnded, NewCandidate, RetryJob, SealJob, SubmitJob
 from consensus.queries import UNFINISHED, current_version
+from consensus.rules import blobs
 from consensus.rules.candidates import opened_again, without_running
 from consensus.rules.checks import (
     TASKS,
@@ -20,9 +21,11 @@ from consensus.rules.checks import (
     check_text,
     event,
     refuse,
+    shown,
 )
 from consensus.rules.epochs import check_current
-from consensus.state import Candidate, CandidateId, ClusterState, Job, JobId, JobState, Unit
+from consensus.rules.tallies import recounted
+from consensus.state import Candidate, CandidateId, ClusterState, Job, JobId, JobState, Tally, Unit
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
@@ -34,8 +37,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     }
 )
 _MAX_UNITS = 1000
-_MAX_CANDIDATES = 20_000
-_MAX_FOLDS = 1000
+MAX_CANDIDATES = 20_000
+MAX_FOLDS = 1000
 
 
 def submit_job(state: ClusterState, command: SubmitJob, stamp: Stamp) -> Change:
@@ -45,25 +48,29 @@ def submit_job(state: ClusterState, command: SubmitJob, stamp: Stamp) -> Change:
     check_text("job name", command.name, empty=True)
     check_json("spec", command.spec)
     _check_units(state, command.units)
-    _check_candidates(command)
+    if command.candidates:
+        _check_candidates(command)
+    else:
+        _check_tallies(command.units)
     job = Job(
         id=command.job,
         name=command.name,
         state=JobState.QUEUED,
         spec=command.spec,
-        units=command.units,
-        candidates=Map({new.id: _candidate(new) for new in command.candidates}),
+        # Whole jobs are those of level 1, whose nodes know of no tally.
+        units=tuple(replace(unit, tally=None) for unit in command.units) if command.candidates else command.units,
+        candidates=Map({new.id: new_candidate(new) for new in command.candidates}),
         created_at=stamp.at,
         created_by=stamp.actor,
     )
-    told = event(stamp, "job.submitted", job.id, units=len(job.units), candidates=len(job.candidates))
+    told = event(stamp, "job.submitted", job.id, units=len(job.units), candidates=_expected(job))
     return Change(with_job(state, job), (told,))
 
 
 def cancel_job(state: ClusterState, command: CancelJob, stamp: Stamp) -> Change:
     job = known_job(state, command.job)
     job = _moved(job, JobState.CANCELLED)
-    job = replace(job, ended_at=stamp.at, candidates=_none_running(job.candidates))
+    job = replace(job, ended_at=stamp.at, candidates=_none_running(job.candidates), units=_not_running(job.units))
     return Change(with_job(state, job), (event(stamp, "job.cancelled", job.id),))
 
 
@@ -72,12 +79,42 @@ def retry_job(state: ClusterState, command: RetryJob, stamp: Stamp) -> Change:
     _check_data(state, job.units)
     units = tuple(unit if unit.best else replace(unit, done=False, error="") for unit in job.units)
     open_units = {number for number, unit in enumerate(units) if not unit.done}
-    candidates = job.candidates.mutate()
-    for candidate in job.candidates.values():
-        if candidate.unit in open_units:
-            candidates[candidate.id] = opened_again(candidate)
-    job = replace(job, units=units, candidates=candidates.finish(), ended_at=0.0, error="")
+    if job.sealed:
+        units, candidates = _proposed_anew(job, units, open_units)
+    else:
+        units, candidates = _opened_again(job, units, open_units)
+    job = replace(job, units=units, candidates=candidates, ended_at=0.0, error="", sealed=False)
     return Change(with_job(state, job), (event(stamp, "job.retried", job.id),))
+
+
+def seal_job(state: ClusterState, command: SealJob, stamp: Stamp) -> Change:
+    check_current(state, command.epoch)
+    job = known_job(state, command.job)
+    if job.state in UNFINISHED:
+        refuse("conflict", f"job {job.id} is {job.state}: only one that has ended is sealed")
+    if job.sealed:
+        return Change(state)
+    if job.state is not JobState.SUCCEEDED and any(unit.tally is None for unit in job.units):
+        refuse("conflict", f"job {job.id} is kept whole and may be tried again")
+    keep = {*command.keep, *(unit.best for unit in job.units if unit.best)}
+    for name in keep - set(job.candidates):
+        refuse("not_found", f"job {job.id} has no candidate {shown(name)}")
+    held = blobs.register(state, ((command.results.digest, command.results.bytes),), (command.results,))
+    kept = Map({name: job.candidates[name] for name in sorted(keep)})
+    gone = (*job.segments, job.results) if job.results else job.segments
+    units = tuple(_sealed(unit, job, number) for number, unit in enumerate(job.units))
+    job = replace(job, units=units, candidates=kept, segments=(), results=command.results.digest, sealed=True)
+    after = blobs.forget_unreferenced(with_job(replace(state, blobs=held), job), gone)
+    return Change(after, (event(stamp, "job.sealed", job.id),))
+
+
+def delete_job(state: ClusterState, command: DeleteJob, stamp: Stamp) -> Change:
+    job = known_job(state, command.job)
+    if job.state in UNFINISHED:
+        refuse("in_use", f"job {job.id} is {job.state}: cancel it first")
+    gone = (*job.segments, job.results) if job.results else job.segments
+    after = blobs.forget_unreferenced(replace(state, jobs=state.jobs.delete(job.id)), gone)
+    return Change(after, (event(stamp, "job.deleted", job.id, name=job.name),))
 
 
 # ---------------------------------------------------------------- steps shared with the other rules of jobs
@@ -125,6 +162,57 @@ def ended_if_done(job: Job, stamp: Stamp) -> tuple[Job, tuple[Event, ...]]:
     return job, (event(stamp, "job.ended", job.id, state=ended.state, error=ended.error),)
 
 
+def _opened_again(
+    job: Job, units: tuple[Unit, ...], open_units: set[int]
+) -> tuple[tuple[Unit, ...], Map[CandidateId, Candidate]]:
+    candidates = job.candidates.mutate()
+    for candidate in job.candidates.values():
+        if candidate.unit in open_units:
+            candidates[candidate.id] = opened_again(candidate)
+    opened = candidates.finish()
+    return tuple(
+        replace(unit, tally=recounted(unit.tally, (c for c in opened.values() if c.unit == number)))
+        if unit.tally is not None and number in open_units
+        else unit
+        for number, unit in enumerate(units)
+    ), opened
+
+
+def _proposed_anew(
+    job: Job, units: tuple[Unit, ...], open_units: set[int]
+) -> tuple[tuple[Unit, ...], Map[CandidateId, Candidate]]:
+    """The candidates of a sealed job are in its results file, from which the trainer takes them."""
+    fresh = tuple(
+        replace(unit, tally=Tally(unit.tally.expected, unit.tally.folds, unit.tally.greater_is_better))
+        if unit.tally is not None and number in open_units
+        else unit
+        for number, unit in enumerate(units)
+    )
+    return fresh, Map({c.id: c for c in job.candidates.values() if c.unit not in open_units})
+
+
+def _sealed(unit: Unit, job: Job, number: int) -> Unit:
+    """A job that was kept whole gets its tallies now: what they count is no longer here."""
+    if unit.tally is not None:
+        return unit
+    candidates = [candidate for candidate in job.candidates.values() if candidate.unit == number]
+    folds = max((candidate.folds_total for candidate in candidates), default=0)
+    # Which way its metric points nobody asks any more: the unit has its best.
+    tally = Tally(len(candidates), folds, greater_is_better=True, proposed=len(candidates), complete=True)
+    return replace(unit, tally=recounted(tally, candidates))
+
+
+def _not_running(units: tuple[Unit, ...]) -> tuple[Unit, ...]:
+    return tuple(
+        replace(unit, tally=replace(unit.tally, running=0)) if unit.tally is not None and unit.tally.running else unit
+        for unit in units
+    )
+
+
+def _expected(job: Job) -> int:
+    return len(job.candidates) or sum(unit.tally.expected for unit in job.units if unit.tally is not None)
+
+
 def _errors(units: tuple[Unit, ...]) -> str:
     return "; ".join(f"{unit.dataset}: {unit.error}" for unit in units)
 
@@ -144,8 +232,17 @@ def _none_running(candidates: Map[CandidateId, Candidate]) -> Map[CandidateId, C
 
 
 # ---------------------------------------------------------------- checks of what is submitted
-def _candidate(new: NewCandidate) -> Candidate:
-    return Candidate(new.id, new.unit, new.estimator, new.params, new.seed, new.folds_total)
+def new_candidate(new: NewCandidate, rung: int = 0) -> Candidate:
+    return Candidate(
+        id=new.id,
+        unit=new.unit,
+        estimator=new.estimator,
+        params=new.params,
+        seed=new.seed,
+        folds_total=new.folds_total,
+        rung=rung,
+        baseline=new.baseline,
+    )
 
 
 def _check_units(state: ClusterState, units: tuple[Unit, ...]) -> None:
@@ -161,21 +258,36 @@ def _check_units(state: ClusterState, units: tuple[Unit, ...]) -> None:
     _check_data(state, units)
 
 
+def _check_tallies(units: tuple[Unit, ...]) -> None:
+    for unit in units:
+        tally = unit.tally
+        if tally is None:
+            refuse("invalid", f"number of candidates is 0, it must be 1 to {MAX_CANDIDATES}")
+        check_count(f"candidates of dataset {unit.dataset}", tally.expected, 1, MAX_CANDIDATES)
+        check_count(f"folds of dataset {unit.dataset}", tally.folds, 1, MAX_FOLDS)
+        if tally != Tally(tally.expected, tally.folds, tally.greater_is_better):
+            refuse("invalid", f"the tally of dataset {unit.dataset} counts what has not happened")
+
+
 def _check_data(state: ClusterState, units: tuple[Unit, ...]) -> None:
     for unit in units:
         if current_version(state, unit.dataset, unit.version) is None:
             refuse("not_found", f"there is no version {unit.version} of a dataset {unit.dataset}")
 
 
+def check_candidate(new: NewCandidate, units: int) -> None:
+    check_name("candidate id", new.id)
+    check_name("estimator", new.estimator)
+    check_count(f"unit of candidate {new.id}", new.unit, 0, units - 1)
+    check_count(f"folds of candidate {new.id}", new.folds_total, 1, MAX_FOLDS)
+    check_count(f"seed of candidate {new.id}", new.seed)
+    check_json(f"params of candidate {new.id}", new.params)
+
+
 def _check_candidates(command: SubmitJob) -> None:
-    check_count("number of candidates", len(command.candidates), 1, _MAX_CANDIDATES)
+    check_count("number of candidates", len(command.candidates), 1, MAX_CANDIDATES)
     for new in command.candidates:
-        check_name("candidate id", new.id)
-        check_name("estimator", new.estimator)
-        check_count(f"unit of candidate {new.id}", new.unit, 0, len(command.units) - 1)
-        check_count(f"folds of candidate {new.id}", new.folds_total, 1, _MAX_FOLDS)
-        check_count(f"seed of candidate {new.id}", new.seed)
-        check_json(f"params of candidate {new.id}", new.params)
+        check_candidate(new, len(command.units))
     if len({new.id for new in command.candidates}) != len(command.candidates):
         refuse("invalid", "two candidates have the same id")
     for number in set(range(len(command.units))) - {new.unit for new in command.candidates}:

@@ -11,7 +11,7 @@ from immutables import Map
 from msgspec.structs import replace
 
 from consensus import messages as m
-from consensus.levels import why_not
+from consensus.levels import needed, why_not
 from consensus.messages import Accepted, Command, Entry, Event, Outcome, Rejected
 from consensus.queries import outcome_of, remember, remembered, remembers
 from consensus.rules import access, blobs, datasets, effects, epochs, jobs, members, models, rotation
@@ -54,6 +54,7 @@ _RULES: Final = MappingProxyType[type, Rule](
         m.AddDatasetVersion: datasets.add_dataset_version,
         m.DeleteDataset: datasets.delete_dataset,
         m.SubmitJob: jobs.submit_job,
+        m.AddCandidates: effects.add_candidates,
         m.StartFolds: effects.start_folds,
         m.RecordFolds: effects.record_folds,
         m.RecordFinal: effects.record_final,
@@ -61,6 +62,8 @@ _RULES: Final = MappingProxyType[type, Rule](
         m.FinishUnit: effects.finish_unit,
         m.CancelJob: jobs.cancel_job,
         m.RetryJob: jobs.retry_job,
+        m.SealJob: jobs.seal_job,
+        m.DeleteJob: jobs.delete_job,
         m.MoveAlias: models.move_alias,
         m.DropAlias: models.drop_alias,
         m.RollBackAlias: models.roll_back_alias,
@@ -91,6 +94,7 @@ _AUDITED: Final = MappingProxyType[type, Callable[[Any], str]](
         m.PublishVersion: lambda command: command.model,
         m.CancelJob: lambda command: command.job,
         m.RetryJob: lambda command: command.job,
+        m.DeleteJob: lambda command: command.job,
         m.MoveAlias: lambda command: f"{command.model}@{command.alias}",
         m.DropAlias: lambda command: f"{command.model}@{command.alias}",
         m.RollBackAlias: lambda command: f"{command.model}@{command.alias}",
@@ -131,6 +135,8 @@ def _decide(state: ClusterState, index: int, entry: Entry) -> tuple[Change, Outc
 def _check_entry(state: ClusterState, entry: Entry) -> None:
     if entry.level > state.level:
         raise Refused("conflict", why_not(entry, state.level))
+    if needed(entry.command) > entry.level:
+        raise Refused("invalid", f"the command needs level {needed(entry.command)}, its entry says {entry.level}")
     if state.dissolved and not isinstance(entry.command, m.Barrier | m.Dissolve):
         raise Refused("dissolved", f"this node is about to join cluster {state.dissolved}: ask again in a few seconds")
     if not 1 <= len(entry.id) <= _MAX_ID:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from consensus.levels import stamped
 from consensus.messages import (
     Accepted,
     AddDatasetVersion,
@@ -123,7 +124,7 @@ class Cluster:
 
     def run(self, command: Command, command_id: str | None = None, actor: str = "ann") -> Applied:
         index = self.state.index + 1
-        entry = Entry(CommandId(command_id or f"c{index}"), 1000.0 + index, actor, command)
+        entry = stamped(CommandId(command_id or f"c{index}"), 1000.0 + index, actor, command)
         applied = apply(self.state, index, entry)
         self.log.append((index, entry))
         self.state = applied.state

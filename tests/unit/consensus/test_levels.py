@@ -11,7 +11,7 @@ import pytest
 from consensus import levels
 from consensus.codec import CodecError, decode_entry, decode_state, encode_entry, encode_state
 from consensus.core.disk import Corrupt
-from consensus.levels import TooNew, common_level, stamped
+from consensus.levels import LEVEL, TooNew, common_level, stamped
 from consensus.log.replica import Replica
 from consensus.messages import (
     Barrier,
@@ -31,6 +31,7 @@ from tests.support.memory_log import MemoryNetwork
 from tests.unit.consensus.fabric import cluster, eventually
 from tests.unit.consensus.facts import A, B, Cluster, kinds, member
 
+NEXT = LEVEL + 1
 NEWER = (JoinMember(member(A, level=2)), JoinMember(member(B, level=2)))
 
 
@@ -83,10 +84,10 @@ def test_a_member_may_go_back_only_before_the_level_is_in_force() -> None:
 
 # ---------------------------------------------------------------- entries above it
 def test_an_entry_above_the_level_in_force_is_refused_alike_by_who_knows_it_and_who_does_not() -> None:
-    older, newer = Replica(ClusterState(), level=1), Replica(ClusterState(), level=2)
-    known = encode_entry(Entry(CommandId("new"), 7.0, "ann", RevokeToken("t"), level=2))
+    older, newer = Replica(ClusterState(), level=LEVEL), Replica(ClusterState(), level=NEXT)
+    known = encode_entry(Entry(CommandId("new"), 7.0, "ann", RevokeToken("t"), level=NEXT))
     newer.apply(2, known)
-    older.apply(2, foreign(2))
+    older.apply(2, foreign(NEXT))
     assert encode_state(older.state) == encode_state(newer.state)
     outcome = outcome_of(older.state.recent[CommandId("new")])
     assert isinstance(outcome, Rejected)
@@ -144,15 +145,15 @@ def test_an_older_release_does_not_take_a_newer_snapshot() -> None:
 async def test_a_real_log_stops_there_too_and_does_not_start_again(tmp_path: Path, clock: Clock) -> None:
     async with cluster(tmp_path, "a") as nodes:
         log = nodes.logs["a"]
-        await log.propose(JoinMember(member(A, level=2)), actor="")
-        raised = asyncio.create_task(log.propose(RaiseLevel(2), actor="", timeout=30))
+        await log.propose(JoinMember(member(A, level=NEXT)), actor="")
+        raised = asyncio.create_task(log.propose(RaiseLevel(NEXT), actor="", timeout=30))
         await eventually("the log to stop", lambda: nodes.crashes)
         await clock.advance(30)
         with pytest.raises(NoQuorum):
             await raised
         assert isinstance(nodes.crashes.pop(), TooNew)
         await nodes.stop("a")
-        with pytest.raises(TooNew, match="this release understands level 1, the log needs level 2: upgrade"):
+        with pytest.raises(TooNew, match=f"understands level {LEVEL}, the log needs level {NEXT}: upgrade"):
             await asyncio.wait_for(nodes.make("a").start(), 20.0)
 
 
@@ -168,7 +169,7 @@ def test_entries_members_and_states_of_before_are_of_level_one() -> None:
     assert decode_state(b"\x01s" + msgspec.msgpack.encode(state)).level == 1
 
 
-@pytest.mark.parametrize("level", [0, 1, -5])
+@pytest.mark.parametrize("level", [0, 1, LEVEL, -5])
 def test_garbage_does_not_pass_for_an_entry_of_a_newer_release(level: int) -> None:
     with pytest.raises(CodecError):
         Replica(ClusterState()).read(foreign(level))

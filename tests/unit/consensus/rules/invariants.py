@@ -1,10 +1,15 @@
 """What must hold of every state that the machine can reach."""
 
 from itertools import pairwise
+from math import isclose
 
+from msgspec.structs import replace
+
+from consensus.progress import open_candidates
 from consensus.queries import UNFINISHED, referenced_digests
 from consensus.rules.machine import AUDIT_ENTRIES, RECENT_COMMANDS
 from consensus.rules.models import HISTORY_MOVES
+from consensus.rules.tallies import recounted
 from consensus.state import Candidate, CandidateState, ClusterState, Job, JobState
 
 
@@ -59,14 +64,41 @@ def check_job(state: ClusterState, job: Job) -> None:
     for unit in job.units:
         if unit.best:
             assert job.candidates[unit.best].state is CandidateState.OK
+    check_form(job)
     for candidate in job.candidates.values():
         check_candidate(state, job, candidate)
 
 
+def check_form(job: Job) -> None:
+    """Whole or tallied, and what is counted is what is there."""
+    if job.sealed:
+        assert job.state not in UNFINISHED
+        assert job.results
+        assert not job.segments
+    for number, unit in enumerate(job.units):
+        mine = [candidate for candidate in job.candidates.values() if candidate.unit == number]
+        if unit.tally is None:
+            assert not any(candidate.scores for candidate in mine)
+            assert not job.segments
+            continue
+        assert len(mine) <= unit.tally.proposed
+        # Of a job that was sealed once, finished units stay as they were left then.
+        if not job.sealed and not (unit.done and job.results):
+            assert not any(candidate.folds for candidate in mine)
+            counted = recounted(unit.tally, mine)
+            assert isclose(counted.fit_seconds, unit.tally.fit_seconds, abs_tol=1e-9)
+            if not unit.done:  # those of a unit that has its best are not looked at again
+                assert replace(counted, fit_seconds=0.0) == replace(unit.tally, fit_seconds=0.0)
+                pending = {candidate.id for candidate in mine if candidate.state is CandidateState.PENDING}
+                assert {candidate.id for candidate in open_candidates(job, number)} == pending
+
+
 def check_candidate(state: ClusterState, job: Job, candidate: Candidate) -> None:
-    complete = len(candidate.folds) == candidate.folds_total
-    assert set(candidate.folds) | set(candidate.running) <= set(range(candidate.folds_total))
-    assert not set(candidate.folds) & set(candidate.running)
+    finished = set(candidate.folds) | set(candidate.scores)
+    assert not (candidate.folds and candidate.scores)
+    complete = len(finished) == candidate.folds_total
+    assert finished | set(candidate.running) <= set(range(candidate.folds_total))
+    assert not finished & set(candidate.running)
     assert all(result.fold == fold for fold, result in candidate.folds.items())
     if candidate.state is CandidateState.OK:
         assert complete

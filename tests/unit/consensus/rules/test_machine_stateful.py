@@ -7,8 +7,10 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consensus.codec import decode_entry, decode_state, encode_entry, encode_state
+from consensus.levels import stamped
 from consensus.messages import (
     Accepted,
+    AddCandidates,
     AddDatasetVersion,
     AnnounceHead,
     Barrier,
@@ -17,12 +19,14 @@ from consensus.messages import (
     Command,
     CreateToken,
     DeleteDataset,
+    DeleteJob,
     DropAlias,
     DropBlobs,
     Entry,
     FinishUnit,
     FoldDone,
     FoldFailed,
+    FoldTally,
     HeldBlob,
     HoldBlobs,
     JoinMember,
@@ -30,6 +34,7 @@ from consensus.messages import (
     NameCluster,
     NewCandidate,
     PublishVersion,
+    RaiseLevel,
     RecordFinal,
     RecordFolds,
     Rejected,
@@ -37,6 +42,7 @@ from consensus.messages import (
     RetryJob,
     RevokeToken,
     RollBackAlias,
+    SealJob,
     SetMemberStatus,
     StartFolds,
     SubmitJob,
@@ -52,6 +58,7 @@ from consensus.state import (
     NodeId,
     Part,
     Role,
+    Tally,
     Unit,
 )
 from tests.unit.consensus.facts import A, B, C, digest, facts, member
@@ -61,11 +68,13 @@ nodes = st.sampled_from([A, A, B, B, C, NodeId("not an id")])
 digests = st.integers(1, 4).map(digest)
 held = st.builds(HeldBlob, digests, st.just(100), st.lists(nodes, max_size=3).map(tuple))
 names = st.sampled_from(["iris", "iris", "wine", "bad name"])
-jobs = st.sampled_from([JobId("j1"), JobId("j1"), JobId("j2")])
+TALLIED = JobId("j5")
+jobs = st.sampled_from([JobId("j1"), JobId("j1"), JobId("j2"), TALLIED])
 candidates = st.sampled_from([CandidateId(name) for name in ("0.1", "0.1", "0.2", "1.1", "1.1", "9.9")])
 objects = st.sampled_from([Json(b"{}"), Json(b"{}"), Json(b'{"a":1}'), Json(b"")])
 small = st.sampled_from([0, 1, 1, 2, -1, 3])
 folds = st.sampled_from([0, 1, 0, 1, 2])
+numbers = st.sampled_from([0, 1, 0, 1, 2])
 lates = st.sampled_from([False, False, False, True])
 aliases = st.sampled_from(["production", "next", ""])
 known = st.sampled_from([CandidateId(name) for name in ("", "0.1", "1.1", "0.2")])
@@ -88,6 +97,23 @@ def submission(job: JobId, one: int, other: int) -> SubmitJob:
     return SubmitJob(job, "", Json(b"{}"), units, made)
 
 
+def tallied_job(job: JobId) -> SubmitJob:
+    """Two units of at least two and one candidates, which are to be proposed."""
+    units = tuple(
+        Unit("iris", 1, "y", "binary", "f1", Json(b"{}"), tally=Tally(count, 2, up))
+        for count, up in ((2, True), (1, False))
+    )
+    return SubmitJob(job, "", Json(b"{}"), units, ())
+
+
+def proposal(unit: int, first: int, count: int, *, complete: bool, epoch: int = 1) -> AddCandidates:
+    made = tuple(
+        NewCandidate(CandidateId(f"{unit}.{number}"), unit, "Ridge", Json(b"{}"), 1, 2)
+        for number in range(first, first + count)
+    )
+    return AddCandidates(epoch, TALLIED, unit, first, made, complete)
+
+
 class Replicas(RuleBasedStateMachine):
     """One replica applies as it goes; others are made from its log, or from a snapshot and the tail of its log."""
 
@@ -97,16 +123,19 @@ class Replicas(RuleBasedStateMachine):
         self.log: list[tuple[int, Entry, Applied]] = []
         self.snapshots: list[tuple[int, bytes]] = [(0, encode_state(self.state))]
         for node in (A, B):
-            self.propose(JoinMember(member(node)))
+            self.propose(JoinMember(member(node, level=2)))
+        self.propose(RaiseLevel(2))
         self.propose(BeginEpoch(1, A))
         for number in (1, 2):
             self.propose(data(number))
         for job in (JobId("j1"), JobId("j2")):
             self.propose(submission(job, 1, number))
+        self.propose(tallied_job(TALLIED))
+        self.propose(proposal(0, 0, 2, complete=False))
 
     def propose(self, command: Command) -> Applied:
         index = self.state.index + 1
-        entry = Entry(CommandId(f"c{index}"), 1000.0 + index, "ann", command)
+        entry = stamped(CommandId(f"c{index}"), 1000.0 + index, "ann", command)
         return self.commit(index, entry)
 
     def commit(self, index: int, entry: Entry) -> Applied:
@@ -155,6 +184,57 @@ class Replicas(RuleBasedStateMachine):
         self.publishes(job, candidate, name, number, "production", True)
         self.propose(FinishUnit(epoch, job, unit, best))
 
+    # ---- a tallied job
+    @rule(unit=st.integers(0, 1), first=st.integers(0, 3), count=st.integers(0, 3), complete=lates, late=lates)
+    def proposes(self, unit: int, first: int, count: int, complete: bool, late: bool) -> None:
+        self.propose(proposal(unit, first, count, complete=complete, epoch=self.state.epoch.number - late))
+
+    @rule(
+        chosen=st.lists(st.tuples(numbers, folds, st.none() | st.floats(-9, 9)), max_size=4),
+        blob=st.none() | st.tuples(st.integers(11, 14), st.lists(nodes, max_size=3)),
+        replaced=st.integers(0, 2),
+    )
+    def tallies(
+        self, chosen: list[tuple[int, int, float | None]], blob: tuple[int, list[NodeId]] | None, replaced: int
+    ) -> None:
+        before = self.state.jobs.get(TALLIED)
+        made = tuple(FoldTally(CandidateId(f"0.{number}"), fold, score, 0.5, 2.0) for number, fold, score in chosen)
+        held = HeldBlob(digest(blob[0]), 100, tuple(blob[1])) if blob is not None else None
+        old = before.segments[:replaced] if before is not None else ()
+        self.propose(RecordFolds(self.state.epoch.number, TALLIED, tallies=made, segment=held, replaces=old))
+        if before is not None:
+            for candidate in before.candidates.values():
+                after = self.state.jobs[TALLIED].candidates[candidate.id].scores
+                assert {fold: after[fold] for fold in candidate.scores} == dict(candidate.scores)
+
+    @rule(unit=st.integers(0, 1), number=numbers)
+    def trains_a_tallied_unit(self, unit: int, number: int) -> None:
+        epoch, name = self.state.epoch.number, CandidateId(f"{unit}.{number}")
+        self.propose(proposal(unit, 0, 2, complete=True, epoch=epoch))
+        self.propose(StartFolds(epoch, TALLIED, ((name, 0), (name, 1))))
+        made = tuple(FoldTally(name, fold, 0.5 + number, 0.5, 2.0) for fold in range(2))
+        self.propose(RecordFolds(epoch, TALLIED, tallies=made))
+        self.propose(FinishUnit(epoch, TALLIED, unit, name))
+
+    @rule(job=jobs, number=st.integers(11, 14), keep=st.lists(candidates, max_size=2), late=lates)
+    def seals(self, job: JobId, number: int, keep: list[CandidateId], late: bool) -> None:
+        results = HeldBlob(digest(number), 100, (A, B))
+        self.propose(SealJob(self.state.epoch.number - late, job, results, tuple(keep)))
+
+    @rule(job=jobs)
+    def ends_and_goes_on(self, job: JobId) -> None:
+        """What is sealed may be tried again, with what it had."""
+        self.propose(CancelJob(job))
+        self.propose(SealJob(self.state.epoch.number, job, HeldBlob(digest(12), 100, (A,)), ()))
+        self.propose(RetryJob(job))
+
+    @rule(job=jobs, rarely=st.integers(0, 4))
+    def deletes(self, job: JobId, rarely: int) -> None:
+        if rarely == 0:
+            self.propose(DeleteJob(job))
+            if job == TALLIED and job not in self.state.jobs:
+                self.propose(tallied_job(job))
+
     @rule(job=jobs, candidate=candidates, fold=folds, reason=reasons)
     def fails_fold(self, job: JobId, candidate: CandidateId, fold: int, reason: str) -> None:
         self.propose(RecordFolds(self.state.epoch.number, job, (), (FoldFailed(candidate, fold, reason),)))
@@ -184,7 +264,10 @@ class Replicas(RuleBasedStateMachine):
     @rule(
         command=st.one_of(
             st.builds(NameCluster, names, names),
-            st.builds(JoinMember, st.sampled_from([member(A), member(B), member(C), member(C, cpus=-1)])),
+            st.builds(
+                JoinMember,
+                st.sampled_from([*(member(node, level=2) for node in (A, B, C)), member(C, level=2, cpus=-1)]),
+            ),
             st.builds(SetMemberStatus, nodes, st.sampled_from(MemberStatus)),
             st.builds(RemoveMember, st.sampled_from([C, C, B])),
             st.builds(AnnounceHead, small, st.sampled_from(["", "a:1", "b:1"])),
