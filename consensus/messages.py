@@ -255,11 +255,11 @@ class RetryJob(_Command, frozen=True, tag=True):
 
 
 class SealJob(_Command, frozen=True, tag=True):
-    """All that an ended job has found out is in `results`: its segments go, and all candidates but those to `keep`, the
-    best of each unit and those that it ended with. Decided by the trainer of `epoch`."""
+    """All that a job has found out is in `results`: its segments go, and all candidates but those to `keep` and those
+    that it ended with. Rejected unless it ended at `ended_at`: it may have been tried again since the file was made."""
 
-    epoch: int
     job: JobId
+    ended_at: float
     results: HeldBlob
     keep: tuple[CandidateId, ...]
 

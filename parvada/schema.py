@@ -287,6 +287,23 @@ class JobSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     publish: PublishSpec = msgspec.field(default_factory=PublishSpec)
 
 
+class CandidateTemplate(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One entry of a job's models, resolved: the candidates that the trainer proposes for it follow from it alone."""
+
+    estimator: str
+    params: dict[str, Any] = {}
+    """With our defaults, checked."""
+    space: dict[str, Any] = {}
+    """What is searched: lists of values, or ranges."""
+    method: Literal["grid", "random"] = "grid"
+    trials: int = 0
+    seed: int = 0
+    """Of the draws."""
+    options: dict[str, Any] = {}
+    """Of the preprocessing, as they stand among a candidate's parameters."""
+    baseline: bool = False
+
+
 class UnitDetail(msgspec.Struct, kw_only=True):
     """Settings of one dataset of a job, resolved when it was submitted."""
 
@@ -302,6 +319,8 @@ class UnitDetail(msgspec.Struct, kw_only=True):
     group: str | None = None
     notes: list[str] = []
     """E.g. "folds reduced from 5 to 3: the dataset has 8 rows"."""
+    templates: list[CandidateTemplate] = []
+    """Of a tallied job."""
 
 
 class FinalResult(msgspec.Struct, kw_only=True):

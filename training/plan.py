@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import msgspec
 
-from consensus.progress import candidates_of
-from consensus.queries import unfinished_jobs
+from consensus.progress import candidates_of, open_candidates
+from consensus.queries import is_done, unfinished_jobs
 from consensus.state import Candidate, CandidateId, CandidateState, ClusterState, Job, JobId, Json
 from parvada.schema import JobSpec
 from training.choice import chosen, final_error, ranked
@@ -45,21 +45,34 @@ class Finish(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-Decision = Start | Stop | Finish
+class Propose(msgspec.Struct, frozen=True):
+    """The unit of a tallied job is about to run out of candidates: add the next ones."""
+
+    job: JobId
+    unit: int
 
 
-def plan(state: ClusterState, in_flight: Set[Work], slots: int, now: float) -> list[Decision]:
+Decision = Start | Stop | Finish | Propose
+
+
+def plan(
+    state: ClusterState, in_flight: Set[Work], slots: int, now: float, unready: Set[JobId] = frozenset()
+) -> list[Decision]:
     """Decide what to do next.
 
     `in_flight`: what runs here in the current epoch (whatever else the state calls running is lost, and is started
     again). `slots`: how many tasks may be in flight. `now`: seconds since 1970, for the limit of a job's time.
-    Jobs share the slots evenly, as do the datasets of a parallel job.
+    `unready`: jobs to be left alone for now. Jobs share the slots evenly, as do the datasets of a parallel job.
+
+    Only open work is looked at: when a thousand candidates of a tallied job are finished, a call costs what the first
+    one did.
     """
-    views = [_JobView(job, in_flight, now) for job in unfinished_jobs(state)]
+    views = [_JobView(job, in_flight, now) for job in unfinished_jobs(state) if job.id not in unready]
     wanted = {view.job.id: view for view in views}
     stopped = tuple(sorted(work for work in in_flight if work.job not in wanted or not wanted[work.job].wants(work)))
     decisions: list[Decision] = [Stop(stopped)] if stopped else []
     decisions += [finish for view in views for finish in view.finishes()]
+    decisions += [proposal for view in views for proposal in view.proposals(slots)]
     free = slots - (len(in_flight) - len(stopped))
     chosen: dict[JobId, list[Work]] = {}
     for work in _in_turn([view.runnable() for view in views]):
@@ -95,6 +108,11 @@ class _JobView:
         self._late = bool(job.started_at) and now - job.started_at > self._limit
         open_units = [number for number, unit in enumerate(job.units) if not unit.done]
         self._units = open_units[:1] if spec.order == "sequential" else open_units
+        self._refitting = {
+            job.candidates[work.candidate].unit
+            for work in in_flight
+            if work.job == job.id and work.fold == REFIT and work.candidate in job.candidates
+        }
 
     def wants(self, work: Work) -> bool:
         candidate = self.job.candidates.get(work.candidate)
@@ -102,13 +120,13 @@ class _JobView:
             return False
         if work.fold == REFIT:
             return True
-        return candidate.state is CandidateState.PENDING and work.fold not in candidate.folds and not self._late
+        return candidate.state is CandidateState.PENDING and not is_done(candidate, work.fold) and not self._late
 
     def finishes(self) -> Iterator[Finish]:
         for unit in self._units:
-            candidates = candidates_of(self.job, unit)
-            if self._open(candidates) or self._refitting(candidates):
+            if self._has_open(unit) or unit in self._refitting:
                 continue
+            candidates = candidates_of(self.job, unit)
             best = self._best(unit, candidates)
             if best is None:
                 yield Finish(self.job.id, unit, CandidateId(""), self._why_none(candidates))
@@ -116,29 +134,37 @@ class _JobView:
                 error = f"stopped after {self._limit:g} s (limits.job_seconds)" if _pending(candidates) else ""
                 yield Finish(self.job.id, unit, best.id, error)
 
+    def proposals(self, slots: int) -> Iterator[Propose]:
+        """Asked for early enough that no slot waits for them."""
+        for unit in self._units if not self._late else ():
+            tally = self.job.units[unit].tally
+            if tally is not None and not tally.complete and int.from_bytes(tally.open).bit_count() <= slots:
+                yield Propose(self.job.id, unit)
+
     def runnable(self) -> Iterator[Work]:
         """Work that is not in flight, the units of the job in turn."""
         return _in_turn([self._runnable(unit) for unit in self._units])
 
     def _runnable(self, unit: int) -> Iterator[Work]:
-        candidates = candidates_of(self.job, unit)
-        for candidate in self._open(candidates):
+        for candidate in open_candidates(self.job, unit) if not self._late else ():
             for fold in range(candidate.folds_total):
                 work = Work(self.job.id, candidate.id, fold)
-                if fold not in candidate.folds and work not in self._in_flight:
+                if not is_done(candidate, fold) and work not in self._in_flight:
                     yield work
-        if self._open(candidates) or self._refitting(candidates):
+        if self._has_open(unit) or unit in self._refitting:
             return
-        best = self._best(unit, candidates)
+        best = self._best(unit, candidates_of(self.job, unit))
         if best is not None and not best.final:
             yield Work(self.job.id, best.id, REFIT)
 
-    def _open(self, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        """Candidates whose folds are still to be run."""
-        return () if self._late else _pending(candidates)
-
-    def _refitting(self, candidates: tuple[Candidate, ...]) -> bool:
-        return any(Work(self.job.id, candidate.id, REFIT) in self._in_flight for candidate in candidates)
+    def _has_open(self, unit: int) -> bool:
+        """Whether folds are still to be run, or candidates to be proposed."""
+        if self._late:
+            return False
+        tally = self.job.units[unit].tally
+        if tally is not None:
+            return bool(tally.open) or not tally.complete
+        return next(open_candidates(self.job, unit), None) is not None
 
     def _best(self, unit: int, candidates: tuple[Candidate, ...]) -> Candidate | None:
         row = chosen(ranked(candidates, self.job.units[unit].metric))

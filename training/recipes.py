@@ -1,9 +1,11 @@
 """From the replicated state to the tasks that are run: what a fold, a refit and a publication of a candidate are."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from immutables import Map
 
 from consensus.progress import standings
 from consensus.queries import current_version, find_version
@@ -25,6 +27,8 @@ from training.ports import Task
 from training.preprocess import PREPROCESS_PREFIX, PreprocessOptions
 from training.tasks import DataView, FoldTask, Recipe, RefitOutcome, RefitTask, SplitPlan
 
+Scores = Mapping[int, Mapping[str, float]]
+"""All metrics of the finished folds of a candidate."""
 _MAX_CATEGORIES = 100
 """Listed in a model's signature, for information: an unseen category is accepted anyway."""
 
@@ -107,8 +111,11 @@ class Publication(msgspec.Struct, frozen=True):
     detail: VersionDetail
 
 
-def publication(state: ClusterState, given: Assignment, outcome: RefitOutcome) -> Publication | None:
-    """None when the job publishes nothing. Raises TrainingError: the outcome has no signature."""
+def publication(
+    state: ClusterState, given: Assignment, outcome: RefitOutcome, scores: Scores | None = None
+) -> Publication | None:
+    """None when the job publishes nothing. `scores`: see `version_metrics`. Raises TrainingError: the outcome has no
+    signature."""
     rule = _unit_detail(given.unit.detail)
     if rule.publish_when == "never":
         return None
@@ -117,7 +124,7 @@ def publication(state: ClusterState, given: Assignment, outcome: RefitOutcome) -
     detail = VersionDetail(
         params=msgspec.json.decode(given.candidate.params),
         signature=outcome.signature,
-        metrics=version_metrics(given.unit, given.candidate, outcome),
+        metrics=version_metrics(given.unit, given.candidate, outcome, scores),
         dataset=DatasetVersionRef(name=given.dataset.name, version=given.dataset.version, digest=given.dataset.digest),
         libraries=dict(outcome.libraries),
         engine_reason="models are served by scikit-learn",
@@ -126,16 +133,29 @@ def publication(state: ClusterState, given: Assignment, outcome: RefitOutcome) -
     return Publication(rule.publish_model, rule.publish_alias, move, detail)
 
 
-def version_metrics(unit: Unit, candidate: Candidate, outcome: RefitOutcome) -> dict[str, float]:
-    """Means over the folds under the metrics' names, the deviation of the unit's own, and those of the holdout."""
+def version_metrics(
+    unit: Unit, candidate: Candidate, outcome: RefitOutcome, scores: Scores | None = None
+) -> dict[str, float]:
+    """Means over the folds under the metrics' names, the deviation of the unit's own, and those of the holdout.
+    `scores`: all metrics of the folds of a tallied job's candidate, which has the unit's own alone."""
     found: dict[str, float] = {}
     for metric in METRICS[unit.task]:
-        (row,) = standings([candidate], metric, greater_is_better=greater_is_better(metric))
+        measured = candidate if metric == unit.metric else with_metric(candidate, metric, scores or {})
+        (row,) = standings([measured], metric, greater_is_better=greater_is_better(metric))
         if row.mean is not None:
             found[metric] = row.mean
             if metric == unit.metric and row.std is not None:
                 found[f"{metric}_std"] = row.std
     return found | {f"holdout_{name}": value for name, value in outcome.holdout.items()}
+
+
+def with_metric(candidate: Candidate, metric: str, scores: Scores) -> Candidate:
+    """The candidate of a tallied job as if `metric` were its unit's; any other as it is."""
+    if not candidate.scores:
+        return candidate
+    return msgspec.structs.replace(
+        candidate, scores=Map({fold: scores.get(fold, {}).get(metric) for fold in candidate.scores})
+    )
 
 
 def _moves(state: ClusterState, given: Assignment, rule: UnitDetail, metrics: dict[str, float]) -> bool:

@@ -3,14 +3,14 @@
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from parvada.nearest import did_you_mean
-from parvada.schema import SearchSpec
+from parvada.schema import CandidateTemplate, SearchSpec
 from training.errors import BadRequest
 
-MAX_GRID = 500
+MAX_GRID = 10_000
 _RANGE_KEYS = ("low", "high", "log", "int")
 
 _DEPTHS = {"max_depth": [3, 5, 8, 12, None], "min_samples_leaf": [1, 5, 20]}
@@ -44,10 +44,10 @@ SPACES: Mapping[str, Mapping[str, Any]] = {
 """Searched when the method asks for a search and the candidate names no parameters to search itself."""
 
 
-def expand(
-    estimator: str, params: Mapping[str, Any], space: Mapping[str, Any], search: SearchSpec, seed: int, field: str
-) -> list[dict[str, Any]]:
-    """The parameter sets to try, without duplicates; `params` alone when there is nothing to search.
+def space_of(
+    estimator: str, params: Mapping[str, Any], space: Mapping[str, Any], search: SearchSpec, field: str
+) -> tuple[Mapping[str, Any], Literal["grid", "random"]]:
+    """What is searched beside `params`, checked, and how; nothing when there is nothing to search.
 
     Raises:
         BadRequest: a malformed space, a range in a grid, a method that is not supported.
@@ -62,14 +62,26 @@ def expand(
         space = {name: values for name, values in SPACES.get(estimator, {}).items() if name not in params}
         if search.method == "grid":
             space = {name: values for name, values in space.items() if isinstance(values, list)}
-    method = "grid" if space and search.method == "none" else search.method
-    if not space or method == "none":
-        return [dict(params)]
     for name, values in space.items():
         _check_values(name, values, f"{field}.search")
-    if method == "grid":
-        return _grid(params, space, f"{field}.search")
-    return _draws(params, space, search.trials, seed)
+    if search.method == "random":
+        return space, "random"
+    if space:
+        _check_grid(space, f"{field}.search")
+    return space, "grid"
+
+
+def combinations(template: CandidateTemplate) -> Iterator[dict[str, Any]]:
+    """The parameters to try, without duplicates and always in the same order; only those that are fixed when there is
+    nothing to search."""
+    if not template.space:
+        yield dict(template.params)
+    elif template.method == "grid":
+        names = sorted(template.space)
+        for chosen in itertools.product(*(template.space[name] for name in names)):
+            yield {**template.params, **dict(zip(names, chosen, strict=True))}
+    else:
+        yield from _draws(template)
 
 
 def _check_values(name: str, values: Any, field: str) -> None:
@@ -94,7 +106,7 @@ def _check_values(name: str, values: Any, field: str) -> None:
         raise BadRequest("invalid_search", f"{field}: {name!r} is logarithmic: low must be above 0", details)
 
 
-def _grid(params: Mapping[str, Any], space: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
+def _check_grid(space: Mapping[str, Any], field: str) -> None:
     for name, values in space.items():
         if isinstance(values, dict):
             message = f"{field}: {name!r} is a range: a grid needs a list of values (or use search.method random)"
@@ -102,21 +114,18 @@ def _grid(params: Mapping[str, Any], space: Mapping[str, Any], field: str) -> li
     size = math.prod(len(values) for values in space.values())
     if size > MAX_GRID:
         raise BadRequest("invalid_search", f"{field}: the grid has {size} combinations, at most {MAX_GRID}", {})
-    names = sorted(space)
-    return [
-        {**params, **dict(zip(names, chosen, strict=True))} for chosen in itertools.product(*(space[n] for n in names))
-    ]
 
 
-def _draws(params: Mapping[str, Any], space: Mapping[str, Any], trials: int, seed: int) -> list[dict[str, Any]]:
-    rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
-    found: dict[str, dict[str, Any]] = {}
-    for _ in range(trials * 10):
-        drawn = {name: _draw(space[name], rng) for name in sorted(space)}
-        found.setdefault(repr(drawn), {**params, **drawn})
-        if len(found) == trials:
-            break
-    return list(found.values())
+def _draws(template: CandidateTemplate) -> Iterator[dict[str, Any]]:
+    rng = random.Random(template.seed)  # noqa: S311 - reproducible on purpose
+    found: set[str] = set()
+    for _ in range(template.trials * 10):
+        drawn = {name: _draw(template.space[name], rng) for name in sorted(template.space)}
+        if (text := repr(drawn)) not in found:
+            found.add(text)
+            yield {**template.params, **drawn}
+        if len(found) == template.trials:
+            return
 
 
 def _draw(values: Sequence[Any] | Mapping[str, Any], rng: random.Random) -> Any:

@@ -1,27 +1,32 @@
 """From what a user asked for to what will run: a job's datasets pinned, its settings resolved, its candidates
 listed with their seeds. Everything that can be wrong with a job is found here, when it is submitted."""
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from consensus.messages import NewCandidate
-from consensus.state import CandidateId, DatasetVersion, Json, Unit
+from consensus.state import DatasetVersion, Json, Tally, Unit
 from parvada.identifiers import is_name
 from parvada.names import AmbiguousName, ColumnNames
 from parvada.nearest import did_you_mean
-from parvada.schema import CandidateSpec, DatasetDetail, DatasetRef, JobSpec, Note, UnitDetail
+from parvada.schema import CandidateSpec, CandidateTemplate, DatasetDetail, DatasetRef, JobSpec, Note, UnitDetail
 from training import catalog, search
+from training.choice import BASELINES
 from training.errors import BadRequest
 from training.goal import fit_folds, goal_of
-from training.metrics import NEEDS, resolve_metric
+from training.metrics import NEEDS, greater_is_better, resolve_metric
 from training.notes import ABOUT_FEATURES, ABOUT_TARGETS
 from training.preprocess import PREPROCESS_PREFIX, parse_options
+from training.proposals import candidate_seed, proposals
 
-MAX_CANDIDATES = 2_000
-"""Of a job: its command stays below the 1 MiB of one log entry."""
+MAX_CANDIDATES = 20_000
+"""Of a job."""
+MAX_CANDIDATES_WHOLE = 2_000
+"""Of a job that is kept whole: its command stays below the 1 MiB of one log entry."""
+_CHECKED_DRAWS = 100
+"""So many parameters drawn from ranges are checked; scikit-learn's constraints hold for all of a range alike."""
 _RANGES: Mapping[str, tuple[float, float]] = {
     "cv.folds": (2, 20),
     "cv.repeats": (1, 10),
@@ -39,8 +44,10 @@ class ResolvedJob(msgspec.Struct, frozen=True):
     candidates: tuple[NewCandidate, ...]
 
 
-def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion]) -> ResolvedJob:
-    """Check `spec` and make its units and candidates. `datasets[i]` is the version that `spec.datasets[i]` means.
+def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion], tallied: bool = False) -> ResolvedJob:
+    """Check `spec` and make its units and candidates. `datasets[i]` is the version that `spec.datasets[i]` means. Of a
+    `tallied` job (level 2) the units have tallies and templates instead, from which `training.proposals` makes the same
+    candidates.
 
     Raises:
         BadRequest: a value that is unknown or out of range; `details` has field, value and what is allowed.
@@ -54,12 +61,16 @@ def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion]) -> ResolvedJo
     for number, (asked, dataset) in enumerate(zip(spec.datasets, datasets, strict=True)):
         ref = asked if isinstance(asked, DatasetRef) else DatasetRef(name=asked)
         unit, size = _unit(spec, ref, dataset, f"datasets[{number}]")
+        unit, made = _with_templates(spec, number, unit, size)
         units.append(unit)
-        candidates += _candidates(spec, number, unit, size)
-    if len(candidates) > MAX_CANDIDATES:
-        raise BadRequest("too_many_candidates", f"the job has {len(candidates)} candidates, at most {MAX_CANDIDATES}")
+        candidates += made
+        most = MAX_CANDIDATES if tallied else MAX_CANDIDATES_WHOLE
+        if len(candidates) > most:
+            raise BadRequest("too_many_candidates", f"the job has {len(candidates)} candidates, at most {most}")
     _check_models_differ(units)
-    return ResolvedJob(tuple(units), tuple(candidates))
+    if tallied:
+        return ResolvedJob(tuple(units), ())
+    return ResolvedJob(tuple(msgspec.structs.replace(unit, tally=None) for unit in units), tuple(candidates))
 
 
 def _check_ranges(spec: JobSpec) -> None:
@@ -150,32 +161,60 @@ def _meant(name: str, dataset: str, columns: ColumnNames, field: str) -> str:
     return found
 
 
-def _candidates(spec: JobSpec, number: int, unit: Unit, size: catalog.Size) -> list[NewCandidate]:
-    kind = catalog.kind_of(unit.task)
+def _with_templates(
+    spec: JobSpec, number: int, unit: Unit, size: catalog.Size
+) -> tuple[Unit, tuple[NewCandidate, ...]]:
+    """The unit with its templates and the tally to begin with, and the candidates that it will have."""
     detail = msgspec.json.decode(unit.detail, type=UnitDetail)
-    found: list[NewCandidate] = []
-    scored = False
+    templates = list(_templates(spec, number, unit, size))
+    detail = msgspec.structs.replace(detail, templates=templates)
+    made = tuple(proposals(detail, number))
+    tally = Tally(len(made), detail.folds * detail.repeats, greater_is_better(unit.metric))
+    return msgspec.structs.replace(unit, detail=Json(msgspec.json.encode(detail)), tally=tally), made
+
+
+def _templates(spec: JobSpec, number: int, unit: Unit, size: catalog.Size) -> Iterator[CandidateTemplate]:
+    kind = catalog.kind_of(unit.task)
+    scored, names, count = False, [], 0
     for field, asked in _asked(spec, kind):
         preprocess = parse_options(asked.preprocess, f"{field}.preprocess")
         options = {PREPROCESS_PREFIX + name: value for name, value in msgspec.structs.asdict(preprocess).items()}
-        options = {k: v for k, v in options.items() if k.removeprefix(PREPROCESS_PREFIX) in asked.preprocess}
-        seed = _seed(spec.seed, number, len(found))
-        for params in search.expand(asked.estimator, asked.params, asked.search, spec.search, seed, field):
-            checked = catalog.check(kind, asked.estimator, params, field, size)
+        space, method = search.space_of(asked.estimator, asked.params, asked.search, spec.search, field)
+        plain = {name: value for name, value in asked.params.items() if name not in space}
+        template = CandidateTemplate(
+            estimator=asked.estimator,
+            params=catalog.check(kind, asked.estimator, plain, field, size),
+            space=dict(space),
+            method=method,
+            trials=spec.search.trials if method == "random" else 0,
+            seed=candidate_seed(spec.seed, number, count),
+            options={k: v for k, v in options.items() if k.removeprefix(PREPROCESS_PREFIX) in asked.preprocess},
+            baseline=asked.estimator in BASELINES,
+        )
+        for checked in _checked(kind, template, plain, field, size):
             scored = scored or catalog.can_score(kind, asked.estimator, checked, unit.metric)
-            found.append(
-                NewCandidate(
-                    id=CandidateId(f"{number}.{len(found)}"),
-                    unit=number,
-                    estimator=asked.estimator,
-                    params=Json(msgspec.json.encode({**checked, **options})),
-                    seed=_seed(spec.seed, number, len(found)),
-                    folds_total=detail.folds * detail.repeats,
-                )
-            )
+        count += sum(1 for _ in search.combinations(template))
+        names.append(asked.estimator)
+        yield template
     if not scored:
-        raise _unscored(unit.metric, [new.estimator for new in found])
-    return found
+        raise _unscored(unit.metric, names)
+
+
+def _checked(
+    kind: str, template: CandidateTemplate, plain: Mapping[str, Any], field: str, size: catalog.Size
+) -> Iterator[dict[str, Any]]:
+    """The parameters of the candidates, checked, of as many as it takes to have seen every listed value and enough of
+    what is drawn from ranges: constraints are those of single parameters."""
+    seen: set[tuple[str, str]] = set()
+    ranges = {name for name, values in template.space.items() if not isinstance(values, list)}
+    drawn = 0
+    for params in search.combinations(template):
+        fresh = {(name, repr(params[name])) for name in template.space if name not in ranges} - seen
+        if seen and not fresh and (not ranges or drawn >= _CHECKED_DRAWS):
+            continue
+        seen |= fresh or {("", "")}
+        drawn += 1
+        yield catalog.check(kind, template.estimator, {**plain, **{n: params[n] for n in template.space}}, field, size)
 
 
 def _unscored(metric: str, estimators: Sequence[str]) -> BadRequest:
@@ -198,11 +237,6 @@ def _asked(spec: JobSpec, kind: str) -> list[tuple[str, CandidateSpec]]:
         (f"models[{i}]", asked if isinstance(asked, CandidateSpec) else CandidateSpec(estimator=asked))
         for i, asked in enumerate(spec.models)
     ]
-
-
-def _seed(seed: int, unit: int, number: int) -> int:
-    """31 bits, the same for the same job, unit and number whichever node computes it."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{unit}/{number}".encode()).digest()[:4]) >> 1
 
 
 def _check_models_differ(units: Sequence[Unit]) -> None:

@@ -61,6 +61,8 @@ class FoldOutcome(msgspec.Struct, frozen=True):
     fit_seconds: float = 0.0
     predict_us_per_row: float = 0.0
     failed: str = ""
+    detail: bytes = b""
+    """`training.results.FoldDetail`, encoded where it was made. Empty from a worker of an earlier release."""
 
 
 class RefitOutcome(msgspec.Struct, frozen=True):

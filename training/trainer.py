@@ -18,24 +18,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from consensus.messages import (
-    Command,
-    FinishUnit,
-    FoldDone,
-    FoldFailed,
-    HeldBlob,
-    PublishVersion,
-    RecordFinal,
-    RecordFolds,
-    StartFolds,
-)
+from consensus.messages import Command, FinishUnit, HeldBlob, PublishVersion, RecordFinal, StartFolds
 from consensus.ports import CommandRejected
 from consensus.shares import cpu_shares
-from consensus.state import DatasetVersion, Json, NodeId
+from consensus.state import CandidateId, DatasetVersion, JobId, Json, NodeId
 from parvada.local import Proposed
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
 from training.inline import InlineExecutor
-from training.plan import REFIT, Finish, Start, Stop, Work, plan
+from training.ledger import Ledger, Proposer, fold_result, to_restore
+from training.plan import REFIT, Finish, Propose, Start, Stop, Work, plan
 from training.ports import Executor, TrainerReport
 from training.recipes import Assignment, assignment, final_result, publication
 from training.recorder import Recorder
@@ -49,6 +40,8 @@ EPOCH_LOST = 3
 _TICK_SECONDS = 1.0
 _REPORT_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
+_MAX_RECORDING = 8
+"""Times as many results as there are slots may wait for the log; then no more folds are started."""
 _MAX_LOSSES = 3
 """A task whose worker died so often is taken for the cause."""
 
@@ -64,8 +57,13 @@ class Trainer:
         self._epoch = epoch
         self._tmp = tmp
         self._mode = mode
-        self._recorder = Recorder(epoch, self._commit_folds)
+        self._ledger = Ledger(link, tmp)
+        self._recorder = Recorder(epoch, self._ledger, self._is_busy)
+        self._proposer = Proposer(epoch)
+        self._restored: set[JobId] = set()
         self._works: dict[Work, asyncio.Task[None]] = {}
+        self._recording: set[Work] = set()
+        """Those of `_works` whose result is on its way into the log: their CPUs are free."""
         self._stopping: set[Work] = set()
         self._parts: dict[str, list[Path]] = {}
         self._failure: BaseException | None = None
@@ -106,8 +104,13 @@ class Trainer:
         if state.epoch.number < self._epoch:
             return
         self._executor.allot(cpu_shares(state.members.values()))
-        for decision in plan(state, self._works.keys(), self._slots(), time.time()):
+        unready = {job for job in to_restore(state) if not await self._is_restored(job)}
+        recording = min(len(self._recording), _MAX_RECORDING * self._slots())
+        slots = self._slots() + recording
+        for decision in plan(self._link.state, self._works.keys(), slots, time.time(), unready):
             match decision:
+                case Propose(job, unit):
+                    await self._propose(job, unit)
                 case Stop(work):
                     self._stop(work)
                 case Finish(job, unit, best, error):
@@ -119,6 +122,9 @@ class Trainer:
         cpus = int(self._executor.capacity().cpus)
         # One or a few wait at the executor, so that no CPU idles while a result is being committed.
         return cpus + max(1, cpus // 4) if cpus else 0
+
+    def _is_busy(self) -> bool:
+        return len(self._works) > len(self._recording)
 
     def _stop(self, works: tuple[Work, ...]) -> None:
         for work in works:
@@ -137,7 +143,36 @@ class Trainer:
     def _ended(self, work: Work, _: asyncio.Task[None]) -> None:
         self._works.pop(work, None)
         self._stopping.discard(work)
+        self._recording.discard(work)
+        self._recorder.look()
         self._link.changed.set()
+
+    async def _propose(self, job: JobId, unit: int) -> None:
+        found = self._link.state.jobs.get(job)
+        command = await self._proposer.next(found, unit) if found is not None else None
+        if command is None:
+            return
+        try:
+            await self._ledger.commit(command)
+        except CommandRejected as refused:
+            log.warning("candidates.refused: %s: %s", job, refused.reason)
+            error = f"its candidates were refused: {refused.reason}"
+            await self._commit(FinishUnit(self._epoch, job, unit, CandidateId(""), error))
+
+    async def _is_restored(self, job: JobId) -> bool:
+        """A job that was sealed and is tried again has its finished folds in a file: they are not run again."""
+        if job in self._restored:
+            return True
+        try:
+            async for command in self._ledger.restored(job, self._proposer, self._epoch):
+                await self._commit(command)
+        except EpochLost:
+            raise
+        except TrainingError as error:
+            log.warning("job.not_restored: %s: %s", job, error)
+            return False
+        self._restored.add(job)
+        return True
 
     # ---------------------------------------------------------------- one work item
     async def _work(self, work: Work) -> None:
@@ -157,20 +192,20 @@ class Trainer:
             outcome = FoldOutcome(failed=outcome)
         if not isinstance(outcome, FoldOutcome):
             raise TypeError(f"a fold gave {type(outcome).__name__}")
-        if outcome.failed:
-            await self._recorder.record(work.job, FoldFailed(work.candidate, work.fold, outcome.failed))
-            return
-        scores = Json(msgspec.json.encode(outcome.scores))
-        done = FoldDone(work.candidate, work.fold, scores, outcome.fit_seconds, outcome.predict_us_per_row)
-        await self._recorder.record(work.job, done)
+        self._recording.add(work)
+        self._link.changed.set()  # the CPU is free for the next fold
+        self._recorder.look()
+        result = fold_result(given.unit, given.candidate, work.fold, outcome, self._epoch)
+        await self._recorder.record(work.job, result)
 
     async def _refit(self, work: Work, given: Assignment) -> None:
+        scores = await self._ledger.scores(given.job, given.candidate)
         outcome = await self._outcome(given)
         if isinstance(outcome, str):
             outcome = RefitOutcome(failed=outcome)
         if not isinstance(outcome, RefitOutcome):
             raise TypeError(f"a refit gave {type(outcome).__name__}")
-        published = None if outcome.failed else publication(self._link.state, given, outcome)
+        published = None if outcome.failed else publication(self._link.state, given, outcome, scores)
         if published is None:
             await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final_result(outcome)))
             return
@@ -235,9 +270,6 @@ class Trainer:
                 raise EpochLost(rejected.reason) from rejected
             log.warning("command.rejected: %s: %s", type(command).__name__, rejected.reason)
             return None
-
-    async def _commit_folds(self, command: RecordFolds) -> None:
-        await self._commit(command)
 
     async def _report(self) -> None:
         while True:

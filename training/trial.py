@@ -19,6 +19,7 @@ from training.evaluate import score
 from training.folds import fold_split, holdout_split
 from training.frames import Prepared
 from training.preprocess import build_pipeline
+from training.results import FoldDetail, encode_detail
 from training.tasks import DataView, FoldOutcome, FoldTask, Recipe, RefitOutcome, RefitTask
 
 _PROOF_ROWS = 200
@@ -50,7 +51,7 @@ def run_fold(task: FoldTask, data: Prepared) -> FoldOutcome:
     if task.recipe.metric not in scores and _could_be_scored(task.view.task, model, data.y[test]):
         metric = task.recipe.metric
         return FoldOutcome(failed=f"{metric} is not defined for {task.recipe.estimator} on fold {task.fold}")
-    return FoldOutcome(scores, seconds, per_row)
+    return FoldOutcome(scores, seconds, per_row, detail=encode_detail(FoldDetail(scores)))
 
 
 def _could_be_scored(task: str, model: Any, y: Any) -> bool:

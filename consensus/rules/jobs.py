@@ -59,7 +59,7 @@ def submit_job(state: ClusterState, command: SubmitJob, stamp: Stamp) -> Change:
         spec=command.spec,
         # Whole jobs are those of level 1, whose nodes know of no tally.
         units=tuple(replace(unit, tally=None) for unit in command.units) if command.candidates else command.units,
-        candidates=Map({new.id: new_candidate(new) for new in command.candidates}),
+        candidates=Map({new.id: replace(new_candidate(new), baseline=False) for new in command.candidates}),
         created_at=stamp.at,
         created_by=stamp.actor,
     )
@@ -88,10 +88,9 @@ def retry_job(state: ClusterState, command: RetryJob, stamp: Stamp) -> Change:
 
 
 def seal_job(state: ClusterState, command: SealJob, stamp: Stamp) -> Change:
-    check_current(state, command.epoch)
     job = known_job(state, command.job)
-    if job.state in UNFINISHED:
-        refuse("conflict", f"job {job.id} is {job.state}: only one that has ended is sealed")
+    if job.state in UNFINISHED or job.ended_at != command.ended_at:
+        refuse("conflict", f"job {job.id} is not the one that the file is of: it was tried again")
     if job.sealed:
         return Change(state)
     if job.state is not JobState.SUCCEEDED and any(unit.tally is None for unit in job.units):

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from consensus.messages import AddDatasetVersion, BeginEpoch, HeldBlob, JoinMember, NameCluster, SubmitJob
+from consensus.levels import LEVEL
+from consensus.messages import AddDatasetVersion, BeginEpoch, HeldBlob, JoinMember, NameCluster, RaiseLevel, SubmitJob
 from consensus.queries import current_version
 from consensus.state import DatasetVersion, Digest, Job, JobId, Json, Member, NodeId, Part
 from node.blobs.store import BlobStore
@@ -67,8 +68,8 @@ class OneNode:
         self.tmp.mkdir()
         self.blobs.open()
         await self.log.start()
-        member = Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0)
-        await self.propose(NameCluster("c", "test"), JoinMember(member), BeginEpoch(1, ME))
+        member = Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0, level=LEVEL)
+        await self.propose(NameCluster("c", "test"), JoinMember(member), RaiseLevel(LEVEL), BeginEpoch(1, ME))
         views = ViewFeed(self.log, ViewBuilder(ME, "writes", lambda: ADMINS))
         api = LocalApi(self.log, views, self.blobs, self.alone, self.alone, self.alone, self.tmp)
         app = web.Application()
@@ -115,13 +116,16 @@ class OneNode:
         assert version is not None
         return version
 
-    async def submit(self, spec: JobSpec, job: str) -> JobId:
+    async def submit(self, spec: JobSpec, job: str, *, tallied: bool = True) -> JobId:
         names = [ref.name if isinstance(ref, DatasetRef) else ref for ref in spec.datasets]
         versions = [current_version(self.log.state, name) for name in names]
-        resolved = resolve_job(spec, [version for version in versions if version is not None])
+        resolved = resolve_job(spec, [version for version in versions if version is not None], tallied)
         encoded = Json(msgspec.json.encode(spec))
         await self.propose(SubmitJob(JobId(job), spec.name, encoded, resolved.units, resolved.candidates))
         return JobId(job)
+
+    def read(self, digest: Digest) -> bytes:
+        return self.blobs.path(digest).read_bytes()
 
     def job(self, job: JobId) -> Job:
         return self.log.state.jobs[job]

@@ -17,6 +17,7 @@ from tests.integration.training.cluster import ME, OneNode, one_node, trainer
 from training.errors import EpochLost
 from training.inline import InlineExecutor
 from training.ports import Task
+from training.results import decode_segment
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -64,8 +65,16 @@ def iris_csv() -> str:
     return text
 
 
-def leaderboard(job: Job) -> dict[str, list[bytes]]:
-    return {c.id: [c.folds[fold].scores for fold in sorted(c.folds)] for c in job.candidates.values()}
+def leaderboard(job: Job) -> dict[str, list[object]]:
+    """The scores of each candidate's folds, in whichever form the job keeps them."""
+    return {
+        c.id: [c.folds[fold].scores for fold in sorted(c.folds)] or [c.scores[fold] for fold in sorted(c.scores)]
+        for c in job.candidates.values()
+    }
+
+
+def folds(job: Job) -> dict[tuple[str, int], object]:
+    return {(c.id, f): result for c in job.candidates.values() for f, result in (*c.folds.items(), *c.scores.items())}
 
 
 async def finished(node: OneNode, name: str) -> Job:
@@ -73,19 +82,22 @@ async def finished(node: OneNode, name: str) -> Job:
     return node.log.state.jobs[name]  # type: ignore[index]
 
 
-async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tallied", [True, False])
+async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path, tallied: bool) -> None:
     async with one_node(tmp_path) as node, trainer(node, 1):
         await node.add_dataset("iris", iris_csv())
-        await node.submit(JobSpec(datasets=["iris"], models=MODELS), "first")
+        await node.submit(JobSpec(datasets=["iris"], models=MODELS), "first", tallied=tallied)
         job = await finished(node, "first")
         assert job.state is JobState.SUCCEEDED
-        assert [len(c.folds) for c in job.candidates.values()] == [5, 5, 5]
+        assert [len(row) for row in leaderboard(job).values()] == [5, 5, 5]
+        assert bool(job.segments) is tallied
         model = node.log.state.models["iris"]
         assert model.aliases["production"] == 1
         version = model.versions[1]
         detail = msgspec.json.decode(version.detail, type=VersionDetail)
         assert detail.metrics["accuracy"] > 0.9
         assert detail.metrics["holdout_accuracy"] > 0.85
+        assert detail.metrics["f1_macro"] > 0.9, "also what only a segment knows"
         final = msgspec.json.decode(job.candidates[job.units[0].best].final, type=FinalResult)
         assert (final.model, final.version) == ("iris", 1)
         loaded = skops.io.load(node.blobs.path(version.digest), trusted=list(TRUSTED_TYPES))
@@ -96,36 +108,40 @@ async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path) -> No
         assert not list(node.tmp.iterdir())
 
         # The same seed gives the same scores; an equal model does not take the alias.
-        await node.submit(JobSpec(datasets=["iris"], models=MODELS), "second")
+        await node.submit(JobSpec(datasets=["iris"], models=MODELS), "second", tallied=tallied)
         again = await finished(node, "second")
         assert leaderboard(again) == leaderboard(job)
         assert node.log.state.models["iris"].latest == 2
         assert node.log.state.models["iris"].aliases["production"] == 1
 
 
-async def test_next_epoch_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tallied", [True, False])
+async def test_next_epoch_goes_on_where_the_last_one_stopped(tmp_path: Path, tallied: bool) -> None:
     async with one_node(tmp_path) as node:
         await node.add_dataset("iris", iris_csv())
         spec = JobSpec(datasets=["iris"], models=MODELS, cv=CvSpec(folds=4), publish=PublishSpec(when="never"))
-        await node.submit(spec, "undisturbed")
+        await node.submit(spec, "undisturbed", tallied=tallied)
         async with trainer(node, 1):
             undisturbed = await finished(node, "undisturbed")
-        name = await node.submit(spec, "disturbed")
+        name = await node.submit(spec, "disturbed", tallied=tallied)
         async with trainer(node, 1, Halting(tasks=4)) as first:
-            await node.wait_for(lambda: sum(len(c.folds) for c in node.job(name).candidates.values()) == 4)
+            await node.wait_for(lambda: len(folds(node.job(name))) == 4)
             await node.propose(BeginEpoch(2, ME))
             with pytest.raises(EpochLost):
                 await asyncio.wait_for(first, 30)
-        done_before = {(c.id, f): r for c in node.job(name).candidates.values() for f, r in c.folds.items()}
+        done_before = folds(node.job(name))
         assert len(done_before) == 4
         async with trainer(node, 2):
             disturbed = await finished(node, "disturbed")
         assert leaderboard(disturbed) == leaderboard(undisturbed)
         assert disturbed.units[0].best == undisturbed.units[0].best
         assert disturbed.epochs == (1, 2)
-        after = {(c.id, f): r for c in disturbed.candidates.values() for f, r in c.folds.items()}
+        after = folds(disturbed)
         assert {key: after[key] for key in done_before} == done_before, "a finished fold was fitted again"
-        assert {result.epoch for result in after.values()} == {1, 2}
+        if tallied:
+            rows = [row for digest in disturbed.segments for row in decode_segment(node.read(digest), name)]
+            assert sorted((row.candidate, row.fold) for row in rows) == sorted(after), "each once"
+            assert {row.epoch for row in rows} == {1, 2}
 
 
 async def test_failing_slow_and_hungry_candidates_do_not_hurt_the_others(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from consensus.messages import (
     AddCandidates,
     BeginEpoch,
     CancelJob,
+    Command,
     DeleteJob,
     Entry,
     FoldFailed,
@@ -71,8 +72,8 @@ def blob(number: int, *holders: object) -> HeldBlob:
     return HeldBlob(digest(number), 100, holders or (A,))  # type: ignore[arg-type]
 
 
-def seal(number: int = 800, *keep: CandidateId, epoch: int = 1) -> SealJob:
-    return SealJob(epoch, JOB, blob(number), keep)
+def seal(cluster: Cluster, number: int = 800, *keep: CandidateId) -> SealJob:
+    return SealJob(JOB, cluster.job.ended_at, blob(number), keep)
 
 
 PROPOSED = (*LEVELED, TALLIED, propose(0, 4, complete=True))
@@ -136,7 +137,14 @@ def test_a_submission_without_candidates_needs_a_fresh_tally(tally: Tally | None
 
 # ---------------------------------------------------------------- levels
 def test_the_new_forms_need_level_two_and_the_old_ones_do_not() -> None:
-    two = (TALLIED, propose(0, 1), tallied(0, 1.0), tallied(0, segment=1), seal(), DeleteJob(JOB))
+    two = (
+        TALLIED,
+        propose(0, 1),
+        tallied(0, 1.0),
+        tallied(0, segment=1),
+        SealJob(JOB, 1.0, blob(1), ()),
+        DeleteJob(JOB),
+    )
     one = (submit(), fitted(name(1)), failed(name(1)), CancelJob(JOB))
     assert [needed(command) for command in two] == [2] * 6
     assert [needed(command) for command in one] == [1] * 4
@@ -241,7 +249,7 @@ def test_a_holder_that_is_removed_is_forgotten_and_the_segment_stays() -> None:
 def test_a_sealed_job_keeps_its_best_its_counts_and_one_file() -> None:
     cluster = Cluster(*ENDED)
     before = job_progress(cluster.job, 1)
-    assert kinds(cluster.accept(seal(800, name(0)))) == ["job.sealed"]
+    assert kinds(cluster.accept(seal(cluster, 800, name(0)))) == ["job.sealed"]
     job = cluster.job
     assert set(job.candidates) == {name(0), name(1)}, "the best stays, told or not"
     assert (job.segments, job.results, job.sealed) == ((), digest(800), True)
@@ -249,29 +257,39 @@ def test_a_sealed_job_keeps_its_best_its_counts_and_one_file() -> None:
     assert is_partial(job)
     assert set(cluster.state.blobs) == referenced_digests(cluster.state)
     assert digest(700) not in cluster.state.blobs
-    assert kinds(cluster.accept(seal(801))) == [], "once"
+    assert kinds(cluster.accept(seal(cluster, 801))) == [], "once"
     assert cluster.job.results == digest(800)
 
 
 @pytest.mark.parametrize(
-    ("commands", "command", "code"),
+    ("commands", "changes", "code"),
     [
-        (MEASURED, seal(), "conflict"),
-        (ENDED, seal(epoch=2), "stale_epoch"),
-        (ENDED, seal(800, name(7)), "not_found"),
-        (ENDED, replace(seal(), results=blob(800, "c" * 32)), "conflict"),
-        ((*LEVELED, submit(), CancelJob(JOB)), seal(), "conflict"),
+        (MEASURED, {}, "conflict"),
+        (ENDED, {"ended_at": 1.0}, "conflict"),
+        (ENDED, {"keep": (name(7),)}, "not_found"),
+        (ENDED, {"results": blob(800, "c" * 32)}, "conflict"),
+        ((*LEVELED, submit(), CancelJob(JOB)), {}, "conflict"),
     ],
 )
-def test_what_cannot_be_sealed(commands: tuple[object, ...], command: SealJob, code: str) -> None:
-    assert Cluster(*commands).reject(command).code == code  # type: ignore[arg-type]
+def test_what_cannot_be_sealed(commands: tuple[Command, ...], changes: dict[str, object], code: str) -> None:
+    cluster = Cluster(*commands)
+    assert cluster.reject(replace(seal(cluster), **changes)).code == code
+
+
+def test_a_file_of_before_a_retry_does_not_seal_what_came_after_it() -> None:
+    cluster = Cluster(*MEASURED, CancelJob(JOB))
+    late = seal(cluster)
+    for command in (RetryJob(JOB), tallied(2, 0.9, 0.9, segment=702), CancelJob(JOB)):
+        cluster.accept(command)
+    assert cluster.reject(late).code == "conflict"
+    assert len(cluster.job.segments) == 3
 
 
 def test_a_job_that_was_kept_whole_can_be_sealed_when_it_has_succeeded() -> None:
     first, second = name(1), name(2)
     cluster = Cluster(*LEVELED, submit(), start(), fitted(first), failed(second), finish(best=first))
     before = job_progress(cluster.job, 1)
-    cluster.accept(seal())
+    cluster.accept(seal(cluster))
     assert set(cluster.job.candidates) == {first}
     assert cluster.job.candidates[first].folds
     assert job_progress(cluster.job, 1) == before
@@ -279,7 +297,9 @@ def test_a_job_that_was_kept_whole_can_be_sealed_when_it_has_succeeded() -> None
 
 
 def test_a_sealed_job_that_is_tried_again_has_its_candidates_proposed_anew() -> None:
-    cluster = Cluster(*MEASURED, CancelJob(JOB), seal(800, name(1)), RetryJob(JOB))
+    cluster = Cluster(*MEASURED, CancelJob(JOB))
+    cluster.accept(seal(cluster, 800, name(1)))
+    cluster.accept(RetryJob(JOB))
     job = cluster.job
     assert (job.state, job.sealed, job.results, len(job.candidates)) == (JobState.QUEUED, False, digest(800), 0)
     assert counts(cluster) == Tally(4, FOLDS, greater_is_better=True)
@@ -288,7 +308,7 @@ def test_a_sealed_job_that_is_tried_again_has_its_candidates_proposed_anew() -> 
     assert cluster.candidate(name(1)).state is CandidateState.OK
     assert digest(800) in cluster.state.blobs, "its earlier results are needed still"
     cluster.accept(finish(best=name(1)))
-    cluster.accept(seal(801))
+    cluster.accept(seal(cluster, 801))
     assert digest(800) not in cluster.state.blobs
 
 
@@ -301,7 +321,8 @@ def test_a_retry_of_what_is_not_sealed_recounts() -> None:
 
 # ---------------------------------------------------------------- deletion
 def test_a_deleted_job_is_gone_with_its_files_and_its_models_stay() -> None:
-    cluster = Cluster(*MEASURED, publish(name(1)), finish(best=name(1)), seal())
+    cluster = Cluster(*MEASURED, publish(name(1)), finish(best=name(1)))
+    cluster.accept(seal(cluster))
     assert kinds(cluster.accept(DeleteJob(JOB))) == ["job.deleted"]
     assert JOB not in cluster.state.jobs
     assert set(cluster.state.blobs) == referenced_digests(cluster.state)

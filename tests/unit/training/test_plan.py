@@ -2,31 +2,38 @@
 
 import random
 from collections import Counter
+from typing import NoReturn
 
 import msgspec
 from hypothesis import given, settings, strategies as st
+from immutables import Map
 
+from consensus.levels import LEVEL, stamped
 from consensus.messages import (
     Accepted,
+    AddCandidates,
     AddDatasetVersion,
     BeginEpoch,
     CancelJob,
     Command,
-    Entry,
     FinishUnit,
     FoldDone,
     FoldFailed,
+    FoldTally,
     HeldBlob,
     JoinMember,
     NameCluster,
     NewCandidate,
+    RaiseLevel,
     RecordFinal,
     RecordFolds,
     StartFolds,
     SubmitJob,
 )
+from consensus.progress import fold_scores
 from consensus.rules.machine import apply
 from consensus.state import (
+    Candidate,
     CandidateId,
     ClusterState,
     CommandId,
@@ -37,10 +44,11 @@ from consensus.state import (
     Member,
     NodeId,
     Part,
+    Tally,
     Unit,
 )
 from parvada.schema import FinalResult, JobSpec, LimitSpec
-from training.plan import REFIT, Finish, Start, Stop, Work, plan
+from training.plan import REFIT, Finish, Propose, Start, Stop, Work, plan
 
 ME = NodeId("a" * 32)
 FOLDS = 3
@@ -49,33 +57,45 @@ HELD = HeldBlob(PART.digest, 9, (ME,))
 
 
 class World:
-    """The real state machine, and a clock that stands still."""
+    """The real state machine, and a clock that stands still. Its jobs are tallied, or kept whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tallied: bool = True) -> None:
         self.state = ClusterState()
         self.epoch = 1
+        self.tallied = tallied
         self.do(NameCluster("c", "t"))
-        self.do(JoinMember(Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0)))
+        self.do(JoinMember(Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0, level=LEVEL)))
+        self.do(RaiseLevel(LEVEL))
         self.do(BeginEpoch(1, ME))
         for name in ("one", "two"):
             self.do(AddDatasetVersion(name, PART.digest, 9, 9, (PART,), "y", "binary", Json(b"{}"), (HELD,)))
 
     def do(self, command: Command) -> None:
         index = self.state.index + 1
-        applied = apply(self.state, index, Entry(CommandId(f"c{index}"), 1000.0, "test", command))
+        applied = apply(self.state, index, stamped(CommandId(f"c{index}"), 1000.0, "test", command))
         assert isinstance(applied.outcome, Accepted), applied.outcome
         self.state = applied.state
 
     def submit(self, name: str, candidates: int = 3, spec: JobSpec | None = None) -> JobId:
         spec = spec or JobSpec(datasets=["one", "two"])
         units = tuple(Unit(dataset, 1, "y", "binary", "accuracy", Json(b"{}")) for dataset in ("one", "two"))
-        new = tuple(
-            NewCandidate(CandidateId(f"{unit}.{number}"), unit, "GaussianNB", Json(b"{}"), 1, FOLDS)
-            for unit in range(2)
-            for number in range(candidates)
-        )
-        self.do(SubmitJob(JobId(name), "", Json(msgspec.json.encode(spec)), units, new))
+        new = [self.candidate(unit, number) for unit in range(2) for number in range(candidates)]
+        if self.tallied:
+            tally = Tally(candidates, FOLDS, greater_is_better=True)
+            units, new = tuple(msgspec.structs.replace(unit, tally=tally) for unit in units), []
+        self.do(SubmitJob(JobId(name), "", Json(msgspec.json.encode(spec)), units, tuple(new)))
         return JobId(name)
+
+    def candidate(self, unit: int, number: int) -> NewCandidate:
+        return NewCandidate(CandidateId(f"{unit}.{number}"), unit, "GaussianNB", Json(b"{}"), 1, FOLDS)
+
+    def propose(self, job: JobId, unit: int) -> None:
+        """Two candidates at a time."""
+        tally = self.state.jobs[job].units[unit].tally
+        assert tally is not None
+        last = min(tally.proposed + 2, tally.expected)
+        made = tuple(self.candidate(unit, number) for number in range(tally.proposed, last))
+        self.do(AddCandidates(self.epoch, job, unit, tally.proposed, made, last == tally.expected))
 
     def finish(self, work: Work) -> None:
         """The outcome that this work always has: some folds fail, some refits do."""
@@ -86,6 +106,9 @@ class World:
             self.do(RecordFinal(self.epoch, work.job, work.candidate, final))
         elif number == 1 and work.fold == 1:
             self.do(RecordFolds(self.epoch, work.job, failed=(FoldFailed(work.candidate, work.fold, "bad"),)))
+        elif self.tallied:
+            tally = FoldTally(work.candidate, work.fold, (number + work.fold) / 10, 1.0, 1.0)
+            self.do(RecordFolds(self.epoch, work.job, tallies=(tally,)))
         else:
             scores = Json(msgspec.json.encode({"accuracy": (number + work.fold) / 10}))
             self.do(RecordFolds(self.epoch, work.job, done=(FoldDone(work.candidate, work.fold, scores, 1.0, 1.0),)))
@@ -95,7 +118,7 @@ class World:
 
     def board(self) -> object:
         return {
-            (job.id, c.id): (c.state, c.reason, sorted((f, r.scores) for f, r in c.folds.items()), c.final)
+            (job.id, c.id): (c.state, c.reason, fold_scores(c, "accuracy"), c.final)
             for job in self.state.jobs.values()
             for c in job.candidates.values()
         } | {(job.id, "best"): [(unit.best, unit.error) for unit in job.units] for job in self.state.jobs.values()}
@@ -105,6 +128,8 @@ def carry_out(world: World, flying: set[Work], slots: int, now: float = 1000.0) 
     started: list[Work] = []
     for decision in plan(world.state, flying, slots, now):
         match decision:
+            case Propose(job, unit):
+                world.propose(job, unit)
             case Stop(work):
                 flying.difference_update(work)
             case Finish(job, unit, best, error):
@@ -118,8 +143,19 @@ def carry_out(world: World, flying: set[Work], slots: int, now: float = 1000.0) 
     return started
 
 
+def proposed(world: World) -> World:
+    """With all candidates there, so that a test sees folds alone."""
+    for job in world.state.jobs.values():
+        for number, unit in enumerate(job.units):
+            while unit.tally is not None and not unit.tally.complete:
+                world.propose(job.id, number)
+                unit = world.state.jobs[job.id].units[number]
+    return world
+
+
 def run_undisturbed() -> object:
-    world, flying = World(), set[Work]()
+    """Of whole jobs: tallied ones must end alike."""
+    world, flying = World(tallied=False), set[Work]()
     world.submit("job-a")
     world.submit("job-b")
     while world.unfinished():
@@ -134,10 +170,10 @@ UNDISTURBED = run_undisturbed()
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 7))
-def test_any_order_and_any_failover_ends_in_the_same_leaderboard(seed: int, slots: int) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 7), st.booleans())
+def test_any_order_and_any_failover_ends_in_the_same_leaderboard(seed: int, slots: int, tallied: bool) -> None:
     rng = random.Random(seed)
-    world, flying = World(), set[Work]()
+    world, flying = World(tallied=tallied), set[Work]()
     world.submit("job-a")
     world.submit("job-b")
     completed: Counter[Work] = Counter()
@@ -146,7 +182,9 @@ def test_any_order_and_any_failover_ends_in_the_same_leaderboard(seed: int, slot
             break
         carry_out(world, flying, slots)
         assert len(flying) <= slots
-        assert plan(world.state, flying, slots, 1000.0) == [] or not flying
+        again = plan(world.state, flying, slots, 1000.0)
+        assert not flying & {work for decision in again if isinstance(decision, Start) for work in decision.work}
+        assert again == [] or not flying or tallied, "what was just proposed may be started"
         for work in rng.sample(sorted(flying), rng.randint(0, len(flying))):
             flying.discard(work)
             if rng.random() < 0.15:
@@ -179,7 +217,7 @@ def test_jobs_and_datasets_share_the_slots_evenly() -> None:
     world = World()
     world.submit("job-a", candidates=10)
     world.submit("job-b")
-    started = carry_out(world, set(), 8)
+    started = carry_out(proposed(world), set(), 8)
     assert Counter((work.job, work.candidate[0]) for work in started) == {
         ("job-a", "0"): 2,
         ("job-a", "1"): 2,
@@ -200,17 +238,64 @@ def test_sequential_job_takes_one_dataset_after_the_other() -> None:
     assert seen == sorted(seen)
 
 
+def test_candidates_are_asked_for_before_a_slot_waits_for_them_and_no_earlier() -> None:
+    world, flying = World(), set[Work]()
+    job = world.submit("job-a", candidates=40)
+    asked = [Propose(job, 0), Propose(job, 1)]
+    assert plan(world.state, flying, 4, 1000.0) == asked
+    for _ in range(2):
+        carry_out(world, flying, 4)
+    assert [type(decision) for decision in plan(world.state, flying, 4, 1000.0)] == [Propose, Propose]
+    carry_out(world, flying, 4)
+    assert plan(world.state, flying, 4, 1000.0) == [], "there is enough"
+    assert plan(world.state, flying, 4, 1000.0, {job}) == [Stop(tuple(sorted(flying)))]
+
+
+def test_a_call_looks_at_open_work_alone() -> None:
+    """A thousand finished candidates: their folds are not so much as counted."""
+    world, flying = World(), set[Work]()
+    job = world.submit("job-a", candidates=1_000)
+    proposed(world)
+    done = tuple(
+        FoldTally(CandidateId(f"{unit}.{number}"), fold, 0.5, 1.0, 1.0)
+        for unit in range(2)
+        for number in range(998)
+        for fold in range(FOLDS)
+    )
+    for first in range(0, len(done), 500):
+        world.do(RecordFolds(1, job, tallies=done[first : first + 500]))
+    looked = Counter[str]()
+
+    class Watched(dict[CandidateId, Candidate]):
+        def __getitem__(self, name: CandidateId) -> Candidate:
+            looked[name] += 1
+            return super().__getitem__(name)
+
+        def values(self) -> NoReturn:
+            raise AssertionError("all candidates were looked at")
+
+    present = world.state.jobs[job]
+    seen = msgspec.structs.replace(present, candidates=Watched(present.candidates.items()))
+    decisions = plan(msgspec.structs.replace(world.state, jobs=Map({job: seen})), flying, 4, 1000.0)
+    started = [work for decision in decisions if isinstance(decision, Start) for work in decision.work]
+    assert [work.candidate for work in started] == ["0.998", "1.998", "0.998", "1.998"]
+    assert sum(looked.values()) < 10
+
+
 def test_nothing_is_decided_twice() -> None:
     world, flying = World(), set[Work]()
     world.submit("job-a")
-    assert carry_out(world, flying, 4)
+    while not carry_out(world, flying, 4):
+        pass  # candidates are proposed first
+    carry_out(world, flying, 4)
     assert plan(world.state, flying, 4, 1000.0) == []
 
 
 def test_cancelled_job_is_stopped() -> None:
     world, flying = World(), set[Work]()
     job = world.submit("job-a")
-    carry_out(world, flying, 4)
+    carry_out(proposed(world), flying, 4)
+    assert flying
     world.do(CancelJob(job))
     assert plan(world.state, flying, 4, 1000.0) == [Stop(tuple(sorted(flying)))]
 
@@ -218,7 +303,7 @@ def test_cancelled_job_is_stopped() -> None:
 def test_job_out_of_time_takes_the_best_of_what_it_has() -> None:
     world, flying = World(), set[Work]()
     job = world.submit("job-a", spec=JobSpec(datasets=["one", "two"], limits=LimitSpec(job_seconds=60)))
-    carry_out(world, flying, 4)
+    carry_out(proposed(world), flying, 4)
     for fold in range(FOLDS):
         world.finish(Work(job, CandidateId("0.0"), fold))
     flying = {work for work in flying if work.candidate != "0.0"}

@@ -1,27 +1,45 @@
-"""The recorder: nothing is confirmed before it is committed, and what ends together is one command."""
+"""The recorder: nothing is confirmed before it is committed, what ends together is one segment and one command, and a
+result that the log will not have fails its candidate."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from consensus.messages import Command, FoldDone, FoldFailed, RecordFolds, Rejected
+from consensus.messages import Command, FoldDone, FoldFailed, FoldTally, HeldBlob, RecordFolds, Rejected
 from consensus.ports import CommandRejected
-from consensus.state import CandidateId, JobId, Json
+from consensus.state import CandidateId, Digest, JobId, JobState, Json, NodeId
 from tests.support.clock import Clock
-from training import recorder as recorder_module
-from training.errors import EpochLost
-from training.recorder import BATCH_RESULTS, BATCH_SECONDS, Recorder, Result
+from training.errors import EpochLost, TrainingError
+from training.recorder import (
+    GATHER_BYTES,
+    GATHER_RESULTS,
+    GATHER_SECONDS,
+    STORE_RETRY_SECONDS,
+    Measured,
+    Recorder,
+    Result,
+)
+from training.results import FoldDetail, Row, decode_segment, encode_detail, encode_row
 from training.trainer import Trainer
 
 ONE, TWO = JobId("one"), JobId("two")
+ME = NodeId("a" * 32)
 
 
-def good(fold: int, candidate: str = "0.1") -> FoldDone:
+def good(fold: int, candidate: str = "0.1", bulk: int = 0) -> Measured:
+    detail = encode_detail(FoldDetail({"r2": 0.5}, warnings=("x" * bulk,) if bulk else ()))
+    tally = FoldTally(CandidateId(candidate), fold, 0.5, 0.1, 1.0)
+    return Measured(tally, encode_row(Row(tally.candidate, fold, 7, 0.5, 0.1, 1.0, msgspec.Raw(detail))))
+
+
+def whole(fold: int, candidate: str = "0.1") -> FoldDone:
     return FoldDone(CandidateId(candidate), fold, Json(b'{"r2":0.5}'), 0.1, 1.0)
 
 
@@ -30,24 +48,53 @@ def bad(fold: int, candidate: str = "0.1") -> FoldFailed:
 
 
 class Log:
-    """Takes the commands of a recorder of epoch 7; while it is not `open` they are under way."""
+    """Takes the commands of a recorder of epoch 7, and keeps what a state would; while it is not `open` they are under
+    way. `busy`: whether folds are in flight. Refuses every command with one of the candidates in `refused`."""
 
     def __init__(self) -> None:
         self.commands: list[RecordFolds] = []
+        self.blobs: dict[Digest, bytes] = {}
+        self.referenced: dict[JobId, list[Digest]] = {ONE: [], TWO: []}
         self.open = asyncio.Event()
         self.open.set()
         self.error: Exception | None = None
-        self.recorder = Recorder(7, self._commit)
+        self.full = 0
+        self.refused: set[str] = set()
+        self.busy = True
+        self.recorder = Recorder(7, self, lambda: self.busy)
         self.running = asyncio.create_task(self.recorder.run())
 
-    async def _commit(self, command: RecordFolds) -> None:
+    def segments(self, job: JobId) -> tuple[Digest, ...] | None:
+        return tuple(self.referenced[job]) if job in self.referenced else None
+
+    async def store(self, segment: bytes) -> HeldBlob:
+        if self.full:
+            self.full -= 1
+            raise TrainingError("the disk is full")
+        digest = Digest(hashlib.sha256(segment).hexdigest())
+        self.blobs[digest] = segment
+        return HeldBlob(digest, len(segment), (ME,))
+
+    async def commit(self, command: RecordFolds) -> None:
         self.commands.append(command)
         await self.open.wait()
         if self.error is not None:
             raise self.error
+        told = {tally.candidate for tally in command.tallies} | {failed.candidate for failed in command.failed}
+        if command.job not in self.referenced or told & self.refused:
+            raise CommandRejected(Rejected("invalid", "not that one"))
+        kept = [digest for digest in self.referenced[command.job] if digest not in command.replaces]
+        self.referenced[command.job] = kept + ([command.segment.digest] if command.segment else [])
 
     def record(self, job: JobId, *results: Result) -> list["asyncio.Task[None]"]:
         return [asyncio.create_task(self.recorder.record(job, result)) for result in results]
+
+    def rows(self, job: JobId) -> list[tuple[str, int]]:
+        """What is in the segments that the state refers to."""
+        found = []
+        for digest in self.referenced[job]:
+            found += [(row.candidate, row.fold) for row in decode_segment(self.blobs[digest], job)]
+        return found  # type: ignore[return-value]
 
 
 @asynccontextmanager
@@ -61,27 +108,62 @@ async def running(clock: Clock) -> AsyncIterator[Log]:
         await asyncio.wait([log.running])
 
 
-async def test_results_of_the_same_moment_are_one_command_of_the_epoch(clock: Clock) -> None:
+async def settled(clock: Clock) -> None:
+    """Segments are packed in a thread, which knows no clock of ours."""
+    for _ in range(50):
+        await clock.settle()
+        await asyncio.to_thread(lambda: None)
+    await clock.settle()
+
+
+async def test_results_of_a_moment_are_one_segment_and_one_command_of_the_epoch(clock: Clock) -> None:
     async with running(clock) as log:
-        waiting = log.record(ONE, good(0), bad(0, "0.2"), good(2), good(1, "0.2"), bad(4))
-        await clock.advance(BATCH_SECONDS / 2)
+        waiting = log.record(ONE, good(0), bad(0, "0.2"), good(2), bad(4))
+        await clock.advance(GATHER_SECONDS / 2)
         waiting += log.record(ONE, good(3))
         assert log.commands == [], "others may end in this moment"
-        await clock.advance(BATCH_SECONDS / 2)
-        done, failed = (good(0), good(2), good(1, "0.2"), good(3)), (bad(0, "0.2"), bad(4))
-        assert log.commands == [RecordFolds(7, ONE, done, failed)]
+        await clock.advance(GATHER_SECONDS / 2)
+        await settled(clock)
+        (command,) = log.commands
+        assert command.epoch == 7
+        assert command.tallies == (good(0).tally, good(2).tally, good(3).tally)
+        assert command.failed == (bad(0, "0.2"), bad(4))
+        assert log.rows(ONE) == [("0.1", 0), ("0.1", 2), ("0.1", 3)]
         assert all(task.done() for task in waiting)
+
+
+async def test_it_does_not_wait_when_nothing_else_is_in_flight(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.record(ONE, good(0))
+        await settled(clock)
+        assert log.commands == []
+        log.busy = False
+        log.recorder.look()
+        await settled(clock)
+        assert len(log.commands) == 1
+        log.record(ONE, good(1))
+        await settled(clock)
+        assert len(log.commands) == 2
+
+
+async def test_failures_and_whole_results_make_no_segment(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.busy = False
+        log.record(ONE, bad(0), whole(1))
+        await settled(clock)
+        assert log.commands == [RecordFolds(7, ONE, (whole(1),), (bad(0),))]
+        assert not log.blobs
 
 
 async def test_each_job_has_a_command_of_its_own_in_the_order_of_their_first_results(clock: Clock) -> None:
     async with running(clock) as log:
-        log.record(TWO, good(0))
-        log.record(ONE, good(0), good(1))
-        log.record(TWO, bad(1))
-        await clock.advance(BATCH_SECONDS)
-        assert log.commands == [
-            RecordFolds(7, TWO, (good(0),), (bad(1),)),
-            RecordFolds(7, ONE, (good(0), good(1))),
+        for job, result in ((TWO, good(0)), (ONE, good(0)), (ONE, good(1)), (TWO, bad(1))):
+            log.record(job, result)
+        await clock.advance(GATHER_SECONDS)
+        await settled(clock)
+        assert [(command.job, len(command.tallies), len(command.failed)) for command in log.commands] == [
+            (TWO, 1, 1),
+            (ONE, 2, 0),
         ]
 
 
@@ -90,35 +172,98 @@ async def test_nothing_is_confirmed_before_all_of_its_batch_is_committed(clock: 
         log.open.clear()
         waiting = [*log.record(ONE, good(0)), *log.record(TWO, good(0))]
         await clock.advance(3600.0)
+        await settled(clock)
         assert [command.job for command in log.commands] == [ONE], "one after the other"
         assert not any(task.done() for task in waiting)
         log.open.set()
-        await clock.settle()
+        await settled(clock)
         assert [command.job for command in log.commands] == [ONE, TWO]
         assert all(task.done() for task in waiting)
 
 
-async def test_what_ends_during_a_commit_goes_with_the_next_one(clock: Clock) -> None:
-    async with running(clock) as log:
-        log.open.clear()
-        log.record(ONE, good(0))
-        await clock.advance(BATCH_SECONDS)
-        log.record(ONE, good(1), good(2))
-        await clock.advance(3600.0)
-        assert log.commands == [RecordFolds(7, ONE, (good(0),))]
-        log.open.set()
-        await clock.advance(BATCH_SECONDS)
-        assert log.commands[1:] == [RecordFolds(7, ONE, (good(1), good(2)))]
-
-
 async def test_a_command_has_a_bound_and_the_rest_follows_in_order(clock: Clock) -> None:
     async with running(clock) as log:
-        results = [good(fold) for fold in range(2 * BATCH_RESULTS + 1)]
+        results = [whole(fold) for fold in range(2 * GATHER_RESULTS + 1)]
         waiting = log.record(ONE, *results)
-        await clock.advance(3 * BATCH_SECONDS)
-        assert [len(command.done) for command in log.commands] == [BATCH_RESULTS, BATCH_RESULTS, 1]
+        await settled(clock)
+        assert [len(command.done) for command in log.commands] == [GATHER_RESULTS, GATHER_RESULTS]
+        await clock.advance(GATHER_SECONDS)
+        await settled(clock)
         assert [fold for command in log.commands for fold in command.done] == results
         assert all(task.done() for task in waiting)
+
+
+async def test_a_megabyte_does_not_wait_for_more(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.record(ONE, *(good(fold, bulk=GATHER_BYTES // 3) for fold in range(4)))
+        await settled(clock)
+        assert [len(command.tallies) for command in log.commands] == [3, 1] or len(log.commands[0].tallies) == 4
+
+
+async def test_small_segments_are_merged_so_that_thousands_of_folds_leave_a_dozen(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.busy = False
+        for fold in range(200):
+            log.record(ONE, good(fold))
+            await settled_once(clock, log, fold + 1)
+        assert len(log.commands) == 200
+        assert len(log.referenced[ONE]) <= 10
+        assert log.rows(ONE) == [("0.1", fold) for fold in range(200)], "all of them, in order, each once"
+
+
+async def settled_once(clock: Clock, log: Log, commands: int) -> None:
+    while len(log.commands) < commands:
+        await asyncio.to_thread(lambda: None)
+        await clock.settle()
+
+
+async def test_large_segments_stay_as_they_are(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.busy = False
+        for fold in range(3):
+            log.record(ONE, good(fold, bulk=GATHER_BYTES))
+            await settled_once(clock, log, fold + 1)
+        await settled(clock)
+        assert len(log.referenced[ONE]) == 3
+        assert not any(command.replaces for command in log.commands)
+
+
+async def test_a_segment_that_cannot_be_stored_is_tried_again_and_its_results_wait(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.busy, log.full = False, 2
+        (waiting,) = log.record(ONE, good(0))
+        await settled(clock)
+        assert log.commands == []
+        for _ in range(2):
+            assert not waiting.done()
+            await clock.advance(STORE_RETRY_SECONDS)
+            await settled(clock)
+        assert waiting.done()
+        assert log.rows(ONE) == [("0.1", 0)]
+
+
+async def test_of_a_job_that_has_ended_nothing_is_kept_and_nobody_waits(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.busy, log.full = False, 10**9
+        (waiting,) = log.record(ONE, good(0))
+        await settled(clock)
+        del log.referenced[ONE]
+        await clock.advance(STORE_RETRY_SECONDS)
+        await settled(clock)
+        assert waiting.done()
+        assert not log.blobs
+
+
+async def test_a_result_that_is_refused_fails_its_candidate_and_the_others_count(clock: Clock) -> None:
+    async with running(clock) as log:
+        log.refused = {"0.2"}
+        waiting = log.record(ONE, good(0), good(0, "0.2"), good(1))
+        await clock.advance(GATHER_SECONDS)
+        await settled(clock)
+        assert all(task.done() for task in waiting)
+        assert log.rows(ONE) == [("0.1", 0), ("0.1", 1)]
+        failed = [fold for command in log.commands for fold in command.failed]
+        assert failed == [FoldFailed(CandidateId("0.2"), 0, "its result was refused: not that one")]
 
 
 async def test_who_has_gone_meanwhile_holds_nobody_up_and_its_result_counts(clock: Clock) -> None:
@@ -127,19 +272,17 @@ async def test_who_has_gone_meanwhile_holds_nobody_up_and_its_result_counts(cloc
         gone, stays = log.record(ONE, good(0), good(1))
         await clock.settle()
         gone.cancel()
-        await clock.advance(BATCH_SECONDS)
-        assert log.commands == [RecordFolds(7, ONE, (good(0), good(1)))]
+        await clock.advance(GATHER_SECONDS)
+        await settled(clock)
+        assert log.rows(ONE) == [("0.1", 0), ("0.1", 1)]
         assert stays.done()
-        (later,) = log.record(ONE, good(2))
-        await clock.advance(BATCH_SECONDS)
-        assert later.done()
 
 
 async def test_what_a_commit_raises_ends_it_and_confirms_nothing(clock: Clock) -> None:
     async with running(clock) as log:
         log.error = EpochLost("epoch 7 is over: 8 is current")
         waiting = [*log.record(ONE, good(0)), *log.record(TWO, good(0))]
-        await clock.advance(BATCH_SECONDS)
+        await clock.advance(GATHER_SECONDS)
         with pytest.raises(EpochLost, match="8 is current"):
             await log.running
         assert [command.job for command in log.commands] == [ONE], "nothing more is committed"
@@ -148,26 +291,14 @@ async def test_what_a_commit_raises_ends_it_and_confirms_nothing(clock: Clock) -
             task.cancel()
 
 
-async def test_so_many_may_wait_and_no_more(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "_MAX_WAITING", 2)
-    async with running(clock) as log:
-        log.open.clear()
-        waiting = log.record(ONE, *(good(fold) for fold in range(5)))
-        await clock.advance(3600.0)
-        assert log.recorder._waiting.qsize() == 2
-        log.open.set()
-        await clock.advance(5 * BATCH_SECONDS)
-        assert all(task.done() for task in waiting)
-        assert [fold.fold for command in log.commands for fold in command.done] == [0, 1, 2, 3, 4]
-
-
 # ---------------------------------------------------------------- as the trainer uses it
 class Link:
-    """An agent that answers every command with `answer`."""
+    """An agent that answers every command with `answer`; the job is under way."""
 
     def __init__(self, answer: Exception | None = None) -> None:
         self.answer = answer
         self.proposed: list[Command] = []
+        self.state = SimpleNamespace(jobs={ONE: SimpleNamespace(state=JobState.RUNNING, segments=())})
 
     async def propose(self, command: Command) -> SimpleNamespace:
         self.proposed.append(command)
@@ -180,19 +311,19 @@ def recorder_of(link: Any, folder: Path) -> Recorder:
     return Trainer(link, None, 7, folder, "inline")._recorder  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("refusal", [None, Rejected("not_found", "job one is gone")])
-async def test_a_refused_result_is_wanted_no_more(
-    clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture, refusal: Rejected | None
+async def test_a_result_of_a_job_that_is_gone_is_wanted_no_more(
+    clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock.hold()
-    link = Link(None if refusal is None else CommandRejected(refusal))
+    link = Link(CommandRejected(Rejected("not_found", "job one is gone")))
+    link.state.jobs.clear()
     recorder = recorder_of(link, tmp_path)
     run = asyncio.create_task(recorder.run())
-    (waiting,) = [asyncio.create_task(recorder.record(ONE, good(0)))]
-    await clock.advance(BATCH_SECONDS)
-    assert waiting.done(), "refused or not: there is nothing left to wait for"
-    assert link.proposed == [RecordFolds(7, ONE, (good(0),))], "and nothing is tried again"
-    assert ("job one is gone" in caplog.text) is (refusal is not None)
+    (waiting,) = [asyncio.create_task(recorder.record(ONE, whole(0)))]
+    await clock.advance(GATHER_SECONDS)
+    assert waiting.done(), "there is nothing left to wait for"
+    assert link.proposed == [RecordFolds(7, ONE, (whole(0),))], "and nothing is tried again"
+    assert "job one is gone" in caplog.text
     run.cancel()
 
 
@@ -201,8 +332,8 @@ async def test_a_stale_epoch_is_the_end(clock: Clock, tmp_path: Path) -> None:
     stale = Rejected("stale_epoch", "epoch 7 is over: 8 is current")
     recorder = recorder_of(Link(CommandRejected(stale)), tmp_path)
     run = asyncio.create_task(recorder.run())
-    waiting = asyncio.create_task(recorder.record(ONE, good(0)))
-    await clock.advance(BATCH_SECONDS)
+    waiting = asyncio.create_task(recorder.record(ONE, whole(0)))
+    await clock.advance(GATHER_SECONDS)
     with pytest.raises(EpochLost, match="8 is current"):
         await run
     assert not waiting.done()

@@ -219,13 +219,15 @@ class Replicas(RuleBasedStateMachine):
     @rule(job=jobs, number=st.integers(11, 14), keep=st.lists(candidates, max_size=2), late=lates)
     def seals(self, job: JobId, number: int, keep: list[CandidateId], late: bool) -> None:
         results = HeldBlob(digest(number), 100, (A, B))
-        self.propose(SealJob(self.state.epoch.number - late, job, results, tuple(keep)))
+        ended_at = self.state.jobs[job].ended_at if job in self.state.jobs else 0.0
+        self.propose(SealJob(job, ended_at - late, results, tuple(keep)))
 
     @rule(job=jobs)
     def ends_and_goes_on(self, job: JobId) -> None:
         """What is sealed may be tried again, with what it had."""
         self.propose(CancelJob(job))
-        self.propose(SealJob(self.state.epoch.number, job, HeldBlob(digest(12), 100, (A,)), ()))
+        ended_at = self.state.jobs[job].ended_at if job in self.state.jobs else 0.0
+        self.propose(SealJob(job, ended_at, HeldBlob(digest(12), 100, (A,)), ()))
         self.propose(RetryJob(job))
 
     @rule(job=jobs, rarely=st.integers(0, 4))

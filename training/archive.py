@@ -1,0 +1,263 @@
+"""The results file of a job that has ended: one Arrow file with a row for each candidate and a row for each fold.
+
+Its first batches have the candidates, so that a leaderboard is read without a look at the folds. Made and read in
+worker processes: Arrow is too heavy for the agent and for an idle trainer.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from immutables import Map
+
+from consensus.progress import natural
+from consensus.state import Candidate, CandidateId, CandidateState, Job, JobId, Json
+from training.choice import ranked
+from training.results import BadSegment, FoldDetail, decode_detail, decode_segment
+
+KEPT_ROWS = 20
+"""Candidates of each unit that stay in the replicated state, best first."""
+KEPT_IN_ALL = 200
+_BATCH_ROWS = 256
+
+_CURVE = pa.struct(
+    [
+        ("over", pa.string()),
+        ("split", pa.string()),
+        ("figure", pa.string()),
+        ("x", pa.list_(pa.float64())),
+        ("y", pa.list_(pa.float64())),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("candidate", pa.string()),
+        ("unit", pa.int32()),
+        # Of candidates alone; `fold` is null there.
+        ("estimator", pa.string()),
+        ("params", pa.string()),
+        ("seed", pa.int64()),
+        ("folds_total", pa.int32()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("rung", pa.int32()),
+        ("baseline", pa.bool_()),
+        ("final", pa.string()),
+        ("folds", pa.list_(pa.struct([("fold", pa.int32()), ("score", pa.float64())]))),
+        # Of both: of a candidate the sums over its folds.
+        ("fit_seconds", pa.float64()),
+        ("predict_us_per_row", pa.float64()),
+        # Of folds alone.
+        ("fold", pa.int32()),
+        ("epoch", pa.int32()),
+        ("score", pa.float64()),
+        ("scores", pa.map_(pa.string(), pa.float64())),
+        ("curves", pa.list_(_CURVE)),
+        ("warnings", pa.list_(pa.string())),
+    ]
+)
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """What `seal` made. `lost`: finished folds of which nothing but the tally was to be had."""
+
+    keep: tuple[CandidateId, ...]
+    candidates: int
+    folds: int
+    lost: int
+
+
+# ---------------------------------------------------------------- writing
+def seal(job: Job, segments: Sequence[str], earlier: str, path: str) -> Sealed:
+    """Write the results file of an ended job to `path`. `segments`: paths of those that are to be had, oldest first;
+    `earlier`: the path of the file that it was sealed with before it was tried again, or empty."""
+    candidates = {candidate.id: candidate for candidate in read_candidates(earlier)} if earlier else {}
+    candidates |= {candidate.id: tallied(candidate, job) for candidate in job.candidates.values()}
+    ordered = sorted(candidates.values(), key=lambda candidate: natural(candidate.id))
+    folds = 0
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, SCHEMA, options=_options()) as writer:
+        _write(writer, (_candidate_row(candidate) for candidate in ordered))
+        for rows in _fold_rows(job, segments, earlier, candidates):
+            folds += len(rows)
+            _write(writer, rows)
+    done = sum(len(candidate.scores) for candidate in ordered)
+    return Sealed(_best(job), len(ordered), folds, done - folds)
+
+
+def tallied(candidate: Candidate, job: Job) -> Candidate:
+    """As a candidate of a tallied job has it, also of one that was kept whole."""
+    if not candidate.folds:
+        return candidate
+    metric = job.units[candidate.unit].metric
+    folds = [candidate.folds[fold] for fold in sorted(candidate.folds)]
+    return msgspec.structs.replace(
+        candidate,
+        folds=Map(),
+        scores=Map({result.fold: _whole_scores(result.scores).get(metric) for result in folds}),
+        fit_seconds=sum(result.fit_seconds for result in folds),
+        predict_us=sum(result.predict_us_per_row for result in folds),
+    )
+
+
+def _best(job: Job) -> tuple[CandidateId, ...]:
+    """Those that stay in the state: the best of each unit, and a small unit's all."""
+    each = max(1, min(KEPT_ROWS, KEPT_IN_ALL // len(job.units)))
+    found: list[CandidateId] = []
+    for number, unit in enumerate(job.units):
+        mine = [candidate for candidate in job.candidates.values() if candidate.unit == number]
+        found += [row.candidate.id for row in ranked(mine, unit.metric)[:each]]
+    return tuple(found)
+
+
+def _fold_rows(
+    job: Job, segments: Sequence[str], earlier: str, candidates: Mapping[CandidateId, Candidate]
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of finished folds, each once, in pieces that fit into memory."""
+    seen: set[tuple[str, int]] = set()
+
+    def fresh(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        kept = []
+        for row in rows:
+            name, fold = row["candidate"], row["fold"]
+            known = candidates.get(CandidateId(name))
+            if known is None or fold not in known.scores or (name, fold) in seen:
+                continue  # what a fold brought that counted only once, or for nothing
+            seen.add((name, fold))
+            kept.append({**row, "unit": known.unit, "score": known.scores[fold]})
+        return kept
+
+    if earlier:
+        for batch in _batches(earlier, folds=True):
+            yield fresh(batch.to_pylist())
+    for segment in segments:
+        yield fresh(_segment_rows(Path(segment), job.id))
+    for candidate in job.candidates.values():
+        if candidate.folds:
+            yield fresh(_whole_rows(candidate))
+
+
+def _segment_rows(path: Path, job: JobId) -> Iterator[dict[str, Any]]:
+    for row in decode_segment(path.read_bytes(), job):
+        try:
+            detail = decode_detail(row)
+        except msgspec.MsgspecError as error:
+            raise BadSegment(f"the detail of fold {row.fold} of {row.candidate} does not fit: {error}") from error
+        yield _fold_row(row.candidate, row.fold, row.epoch, row.fit_seconds, row.predict_us_per_row, detail)
+
+
+def _whole_rows(candidate: Candidate) -> Iterator[dict[str, Any]]:
+    for fold, result in sorted(candidate.folds.items()):
+        detail = FoldDetail({name: value for name, value in _whole_scores(result.scores).items() if value is not None})
+        yield _fold_row(candidate.id, fold, result.epoch, result.fit_seconds, result.predict_us_per_row, detail)
+
+
+def _fold_row(
+    candidate: str, fold: int, epoch: int, fit_seconds: float, predict_us: float, detail: FoldDetail
+) -> dict[str, Any]:
+    return {
+        "candidate": candidate,
+        "fold": fold,
+        "epoch": epoch,
+        "fit_seconds": fit_seconds,
+        "predict_us_per_row": predict_us,
+        "scores": list(detail.scores.items()),
+        "curves": [msgspec.structs.asdict(curve) for curve in detail.curves],
+        "warnings": list(detail.warnings),
+    }
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "candidate": candidate.id,
+        "unit": candidate.unit,
+        "estimator": candidate.estimator,
+        "params": candidate.params.decode(),
+        "seed": candidate.seed,
+        "folds_total": candidate.folds_total,
+        "state": candidate.state.value,
+        "reason": candidate.reason,
+        "rung": candidate.rung,
+        "baseline": candidate.baseline,
+        "final": candidate.final.decode(),
+        "folds": [{"fold": fold, "score": score} for fold, score in sorted(candidate.scores.items())],
+        "fit_seconds": candidate.fit_seconds,
+        "predict_us_per_row": candidate.predict_us,
+    }
+
+
+def _write(writer: Any, rows: Iterable[dict[str, Any]]) -> None:
+    waiting: list[dict[str, Any]] = []
+    for row in rows:
+        waiting.append(row)
+        if len(waiting) == _BATCH_ROWS:
+            writer.write_batch(pa.RecordBatch.from_pylist(waiting, SCHEMA))
+            waiting.clear()
+    if waiting:
+        writer.write_batch(pa.RecordBatch.from_pylist(waiting, SCHEMA))
+
+
+def _options() -> Any:
+    return pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+
+
+def _whole_scores(scores: Json) -> dict[str, float | None]:
+    return msgspec.json.decode(scores, type=dict[str, float | None])
+
+
+# ---------------------------------------------------------------- reading
+def read_candidates(path: str) -> list[Candidate]:
+    """All candidates of the job, without their folds' details."""
+    return [_candidate(row) for batch in _batches(path, folds=False) for row in batch.to_pylist()]
+
+
+def read_scores(path: str, candidate: CandidateId) -> dict[int, dict[str, float]]:
+    """All metrics of the folds of a candidate."""
+    return {
+        row["fold"]: dict(row["scores"])
+        for batch in _batches(path, folds=True)
+        for row in batch.select(["candidate", "fold", "scores"]).to_pylist()
+        if row["candidate"] == candidate
+    }
+
+
+def read_costs(path: str) -> dict[tuple[CandidateId, int], tuple[float | None, float, float]]:
+    """Of each finished fold its score, its seconds of fitting and the microseconds that a row's prediction takes."""
+    columns = ["candidate", "fold", "score", "fit_seconds", "predict_us_per_row"]
+    return {
+        (CandidateId(name), fold): (score, seconds, micros)
+        for batch in _batches(path, folds=True)
+        for name, fold, score, seconds, micros in zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
+    }
+
+
+def _batches(path: str, *, folds: bool) -> Iterator[Any]:
+    """Those of the folds, or those of the candidates, which come first."""
+    with pa.memory_map(path) as source, pa.ipc.open_file(source) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            of_folds = batch.num_rows > 0 and batch.column("fold").null_count == 0
+            if of_folds and not folds:
+                return
+            if of_folds == folds:
+                yield batch
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        id=CandidateId(row["candidate"]),
+        unit=row["unit"],
+        estimator=row["estimator"],
+        params=Json(row["params"].encode()),
+        seed=row["seed"],
+        folds_total=row["folds_total"],
+        state=CandidateState(row["state"]),
+        reason=row["reason"],
+        final=Json(row["final"].encode()),
+        scores=Map({fold["fold"]: fold["score"] for fold in row["folds"]}),
+        fit_seconds=row["fit_seconds"],
+        predict_us=row["predict_us_per_row"],
+        rung=row["rung"],
+        baseline=row["baseline"],
+    )
