@@ -133,6 +133,11 @@ def fold_scores(candidate: Candidate, metric: str) -> tuple[float, ...]:
     return tuple(value for value in values if value is not None and math.isfinite(value))
 
 
+def mean_score(candidate: Candidate, metric: str) -> float | None:
+    """Over the folds where the metric is defined; None where it is nowhere."""
+    return _mean(fold_scores(candidate, metric))
+
+
 def standings(candidates: Iterable[Candidate], metric: str, *, greater_is_better: bool) -> tuple[Standing, ...]:
     """Best first: the ok ones by their mean score (equal ones by the smaller deviation, then in submitted order;
     those without a score last), then pending, failed, skipped. The order never depends on that of a map."""

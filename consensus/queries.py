@@ -26,6 +26,8 @@ from consensus.state import (
 )
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+SEALED_FROM = 2
+"""The level from which on jobs are sealed and deleted."""
 
 
 # ---------------------------------------------------------------- members and blobs
@@ -132,6 +134,35 @@ def _age(job: Job) -> tuple[float, JobId]:
 def unfinished_jobs(state: ClusterState) -> tuple[Job, ...]:
     """Queued and running jobs, oldest first."""
     return tuple(sorted((job for job in state.jobs.values() if job.state in UNFINISHED), key=_age))
+
+
+def sealable_jobs(state: ClusterState) -> tuple[Job, ...]:
+    """Ended jobs that are not sealed, oldest first. One that is kept whole and may be tried again stays as it is."""
+    if state.level < SEALED_FROM:
+        return ()
+    return tuple(
+        sorted(
+            (
+                job
+                for job in state.jobs.values()
+                if not job.sealed
+                and job.state not in UNFINISHED
+                and (job.state is JobState.SUCCEEDED or all(unit.tally is not None for unit in job.units))
+            ),
+            key=_age,
+        )
+    )
+
+
+def expired_jobs(state: ClusterState, kept: int) -> tuple[Job, ...]:
+    """The ended jobs beyond the `kept` that ended last, oldest first; none whose model an alias names."""
+    if state.level < SEALED_FROM:
+        return ()
+    ended = sorted((job for job in state.jobs.values() if job.state not in UNFINISHED), key=lambda job: job.ended_at)
+    if len(ended) <= kept:
+        return ()
+    named = {model.versions[number].job for model in state.models.values() for number in model.aliases.values()}
+    return tuple(job for job in ended[: len(ended) - kept] if job.id not in named)
 
 
 def jobs_using(state: ClusterState, dataset: str) -> tuple[JobId, ...]:

@@ -114,6 +114,8 @@ class Training(msgspec.Struct, frozen=True):
     same cores (containers of one host, processes of one user) share them, unless they are told a number."""
     object_store_mb: int = 0
     """Memory of Ray's object store; 0 = a quarter of this node's share of its machine's, at most 256."""
+    jobs_kept: int = 1000
+    """So many ended jobs are kept; beyond, the oldest go by themselves, but for those whose model an alias names."""
 
 
 class Logging(msgspec.Struct, frozen=True):
@@ -173,6 +175,7 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "RAY_PORT": ("training", "ray_port"),
     "CPUS": ("training", "cpus"),
     "OBJECT_STORE_MB": ("training", "object_store_mb"),
+    "JOBS_KEPT": ("training", "jobs_kept"),
     "LOG_FORMAT": ("logging", "format"),
     "LOG_LEVEL": ("logging", "level"),
 }
@@ -205,6 +208,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "HANDOVER_SECONDS": (0, None),
     "CPUS": (0, None),
     "OBJECT_STORE_MB": (0, None),
+    "JOBS_KEPT": (0, None),
 }
 
 _SWITCH = {"on": True, "off": False, "1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}

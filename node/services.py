@@ -22,6 +22,8 @@ from node.epochs import build as epochs
 from node.http.app import make_app
 from node.http.context import Ports, Settings
 from node.identity.keyring import Keyring
+from node.jobs.archivist import Archivist
+from node.jobs.results import Results
 from node.joining.build import Belonging
 from node.joining.introduction import Introduction
 from node.joining.joining import ClusterRecord, note_log, require_log
@@ -107,6 +109,16 @@ class Services:
             lambda: self._epochs.ray_epoch,
         )
         self._local = Local(config.client, me.id, log, self._admins, self._bytes, self._telemetry, tmp)
+        # Jobs that have ended.
+        self._archivist = Archivist(
+            log,
+            base.blobs,
+            self._bytes.distributor,
+            self._local.api.make_present,
+            self._workshop,
+            tmp,
+            config.training.jobs_kept,
+        )
         self._app = make_app(self._ports(record, tmp), self._local.api.routes())
         self._app.on_shutdown.append(self._local.api.end_streams)
 
@@ -137,6 +149,7 @@ class Services:
             blobs=self._base.blobs,
             distributor=self._bytes.distributor,
             fetcher=self._local.api,
+            results=Results(self._local.api.make_present, self._workshop),
             telemetry=self._telemetry,
             leadership=self._members.leadership,
             rotation=self._members.rotation,
@@ -169,6 +182,7 @@ class Services:
         self._ending.push_async_callback(self._bytes.stop)
         tasks.start(self._workshop.close_idle(), "workshop")
         self._ending.push_async_callback(self._workshop.stop)
+        tasks.start(self._archivist.run(), "archivist")
         self._work.append(tasks.start(self._epochs.run(), "epochs"))
         fronts = Fronts(self._base.supervisor, self._base.config.client, self._environment, self._share)
         self._work.append(tasks.start(fronts.run(), "fronts"))

@@ -21,6 +21,7 @@ from parvada.schema import (
     DatasetRef,
     ExcuseRequest,
     Job,
+    JobPage,
     JobSpec,
     Leaderboard,
     LimitSpec,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 PARSE_SECONDS = 900.0
 """How long a node may be silent after an upload's last byte: it parses, stores and replicates before it answers."""
+MAX_PAGE = 1000
+"""The most jobs that one answer lists."""
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States in which a job stays."""
 
@@ -191,8 +194,13 @@ def submit(spec: JobSpec) -> Call[Job]:
     return Call(_post("v1", "jobs", value=spec), lambda r: read_json(r, Job))
 
 
-def jobs(state: str | None) -> Call[list[Job]]:
-    return Call(_get("v1", "jobs", query=_query(state=state)), lambda r: read_list(r, Job, "jobs"))
+def jobs(state: str | None, prefix: str | None, limit: int | None, after: str | None) -> Call[JobPage]:
+    query = _query(state=state, prefix=prefix, limit=limit, after=after)
+    return Call(_get("v1", "jobs", query=query), lambda r: read_json(r, JobPage))
+
+
+def delete_job(job_id: str) -> Call[None]:
+    return Call(Request(method="DELETE", path=_path("v1", "jobs", job_id), write=True), _nothing)
 
 
 def job(job_id: str) -> Call[Job]:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, Unpack
 from parvada import _calls
 from parvada._aiohttp import AsyncSession
 from parvada._body import Download, Progress
-from parvada._calls import ENDED, DownloadFormat, UploadOptions
+from parvada._calls import ENDED, MAX_PAGE, DownloadFormat, UploadOptions
 from parvada._events import EventStream
 from parvada.errors import JobTimeout
 from parvada.schema import (
@@ -157,9 +157,18 @@ class AsyncClient(AsyncSession):
         """Start a training job (see `job_spec`). The same idempotency `key` never starts a second one."""
         return await self._call(_calls.submit(spec), key)
 
-    async def jobs(self, state: str | None = None) -> list[Job]:
-        """All jobs, newest first; only those in one state if given."""
-        return await self._call(_calls.jobs(state))
+    async def jobs(self, state: str | None = None, *, prefix: str | None = None, limit: int | None = None) -> list[Job]:
+        """Jobs, newest first: all of them, or those in a state, whose id begins with `prefix`, the first `limit`."""
+        found: list[Job] = []
+        after: str | None = None
+        while limit is None or len(found) < limit:
+            most = None if limit is None else min(limit - len(found), MAX_PAGE)
+            page = await self._call(_calls.jobs(state, prefix, most, after))
+            found += page.jobs
+            after = page.next
+            if after is None:
+                break
+        return found
 
     async def job(self, job_id: str) -> Job:
         """One job with its progress."""
@@ -172,6 +181,10 @@ class AsyncClient(AsyncSession):
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; what it finished stays."""
         return await self._call(_calls.cancel(job_id))
+
+    async def delete_job(self, job_id: str) -> None:
+        """Delete a job that has ended, with its leaderboard; models that it made stay."""
+        await self._call(_calls.delete_job(job_id))
 
     async def retry(self, job_id: str) -> Job:
         """Run the failed part of a job that has ended again."""

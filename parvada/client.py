@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, Unpack
 
 from parvada import _calls
 from parvada._body import Download, Progress
-from parvada._calls import ENDED, DownloadFormat, UploadOptions
+from parvada._calls import ENDED, MAX_PAGE, DownloadFormat, UploadOptions
 from parvada._events import EventStream
 from parvada._http import SyncSession
 from parvada.errors import JobTimeout
@@ -158,9 +158,18 @@ class Client(SyncSession):
         """Start a training job (see `job_spec`). The same idempotency `key` never starts a second one."""
         return self._call(_calls.submit(spec), key)
 
-    def jobs(self, state: str | None = None) -> list[Job]:
-        """All jobs, newest first; only those in one state if given."""
-        return self._call(_calls.jobs(state))
+    def jobs(self, state: str | None = None, *, prefix: str | None = None, limit: int | None = None) -> list[Job]:
+        """Jobs, newest first: all of them, or those in a state, whose id begins with `prefix`, the first `limit`."""
+        found: list[Job] = []
+        after: str | None = None
+        while limit is None or len(found) < limit:
+            most = None if limit is None else min(limit - len(found), MAX_PAGE)
+            page = self._call(_calls.jobs(state, prefix, most, after))
+            found += page.jobs
+            after = page.next
+            if after is None:
+                break
+        return found
 
     def job(self, job_id: str) -> Job:
         """One job with its progress."""
@@ -173,6 +182,10 @@ class Client(SyncSession):
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what it finished stays."""
         return self._call(_calls.cancel(job_id))
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete a job that has ended, with its leaderboard; models that it made stay."""
+        self._call(_calls.delete_job(job_id))
 
     def retry(self, job_id: str) -> Job:
         """Run the failed part of a job that has ended again."""

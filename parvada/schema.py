@@ -335,12 +335,25 @@ class FinalResult(msgspec.Struct, kw_only=True):
 
 
 class Progress(msgspec.Struct, kw_only=True):
+    """Counts of fits: of each fold of each candidate. The `trials_…` are earlier names of the same four."""
+
     trials_total: int
     trials_done: int
     trials_failed: int
     trials_running: int
     fraction: float
     eta_seconds: float | None = None
+    fits_total: int = 0
+    fits_done: int = 0
+    fits_failed: int = 0
+    """Those that failed, or will never run because their candidate failed or was skipped."""
+    fits_running: int = 0
+
+    def __post_init__(self) -> None:
+        """A node of an earlier release tells only the earlier names."""
+        if not self.fits_total:
+            self.fits_total, self.fits_done = self.trials_total, self.trials_done
+            self.fits_failed, self.fits_running = self.trials_failed, self.trials_running
 
 
 class UnitProgress(msgspec.Struct, kw_only=True):
@@ -374,6 +387,14 @@ class Job(msgspec.Struct, kw_only=True):
     resumed: int
     created_by: str = ""
     error: str | None = None
+
+
+class JobPage(msgspec.Struct, kw_only=True):
+    """Some of the jobs, newest first. `notes` of their datasets are those of the submission alone."""
+
+    jobs: list[Job]
+    next: str | None = None
+    """What to give as `after` for those that come next; None at the end."""
 
 
 class LeaderboardRow(msgspec.Struct, kw_only=True):

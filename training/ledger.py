@@ -100,10 +100,9 @@ class Ledger:
         path = self._tmp / f"{uuid.uuid4().hex}.segment"
         try:
             await asyncio.to_thread(path.write_bytes, segment)
-            stored = await self._link.store(path)
+            return await self._link.store(path)
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
-        return HeldBlob(stored.digest, stored.bytes, stored.holders)
 
     async def commit(self, command: Command) -> None:
         """Raises CommandRejected, EpochLost."""

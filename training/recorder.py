@@ -37,6 +37,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 Result = Measured | FoldDone | FoldFailed
+in_thread = asyncio.to_thread
 
 
 class Ledger(Protocol):
@@ -180,7 +181,7 @@ class Recorder:
                 break
             rows = (*tail.rows, *rows)
             replaced.insert(0, tail)
-        packed = await asyncio.to_thread(encode_segment, job, rows)
+        packed = await in_thread(encode_segment, job, rows)
         return await self._stored(job, packed), replaced, rows
 
     async def _stored(self, job: JobId, segment: bytes) -> HeldBlob | None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 from aiohttp import web
@@ -12,15 +12,10 @@ from consensus.ports import Log
 from consensus.state import Digest, NodeId
 from node.blobs.distribute import Distributor
 from node.blobs.store import BlobStore
+from node.jobs.results import Results, Workshop
 from node.membership.leadership import Leadership
 from node.membership.rotation import Rotator
 from node.telemetry.telemetry import Telemetry
-
-
-class Workshop(Protocol):
-    """Heavy work in a process of its own: `node.processes.workshop`, or its twin of the tests, in a thread."""
-
-    async def run(self, function: str, *args: Any, seconds: float | None = None) -> Any: ...
 
 
 class Fetcher(Protocol):
@@ -58,6 +53,8 @@ class Ports(msgspec.Struct, frozen=True):
     blobs: BlobStore
     distributor: Distributor
     fetcher: Fetcher
+    results: Results
+    """Of sealed jobs."""
     telemetry: Telemetry
     leadership: Leadership
     rotation: Rotator

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING
@@ -10,20 +11,24 @@ import msgspec
 from aiohttp import web
 
 from consensus import state as facts
-from consensus.messages import CancelJob, Event, RetryJob, SubmitJob
+from consensus.messages import CancelJob, DeleteJob, Event, RetryJob, SubmitJob
 from consensus.queries import current_version, jobs_by_age
 from consensus.state import ClusterState, JobId, JobState, Json
 from node.http import views
+from node.http.context import Ports
 from node.http.errors import Unknown, invalid, unknown
 from node.http.events import PARAMETERS, follow
 from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, catch_up, command_id, commit, key_reused, ports_of
+from node.http.routes import Route, answer, catch_up, command_id, commit, key_reused, ports_of, was_done
+from node.peering.words import PeerError
 from parvada import schema
 
 if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
     from training.spec import ResolvedJob
 
 RESOLVE = "training.spec:resolve_job"
+TALLIED_FROM = 2
+"""The level from which on jobs are tallied."""
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -37,7 +42,8 @@ async def submit(request: web.Request) -> web.Response:
         return _submitted(request, job, written, ports.log.state.index)
     await catch_up(ports)  # or the newest version of a dataset might not be the one that was acknowledged last
     versions = [_dataset(ports.log.state, asked) for asked in spec.datasets]
-    resolved: ResolvedJob = await ports.workshop.run(RESOLVE, spec, versions)
+    tallied = ports.log.state.level >= TALLIED_FROM
+    resolved: ResolvedJob = await ports.workshop.run(RESOLVE, spec, versions, tallied)
     command = SubmitJob(
         job=job,
         name=spec.name or "+".join(version.name for version in versions)[:128],
@@ -87,14 +93,38 @@ def _job(request: web.Request) -> facts.Job:
 
 
 async def list_jobs(request: web.Request) -> web.Response:
-    """Newest first."""
-    known_only(request, ["state", "limit"])
+    """Newest first; `next` of the answer, given as `after`, asks for those that come then."""
+    known_only(request, ["state", "limit", "after", "prefix"])
     wanted, state = request.query.get("state"), ports_of(request).log.state
     if wanted is not None and wanted not in set(JobState):
         raise invalid("state", wanted, f"one of {', '.join(JobState)}")
-    found = [job for job in reversed(jobs_by_age(state)) if wanted in (None, job.state.value)]
-    limit = integer(request, "limit", 100, 1, 1000)
-    return answer({"jobs": [views.job(state, job) for job in found[:limit]]})
+    limit, prefix = integer(request, "limit", 100, 1, 1000), request.query.get("prefix", "")
+    after = request.query.get("after")
+    before = _place(after, state) if after is not None else (math.inf, "")
+    found = [
+        job
+        for job in reversed(jobs_by_age(state))
+        if (job.created_at, job.id) < before and wanted in (None, job.state.value) and job.id.startswith(prefix)
+    ]
+    page, more = found[:limit], len(found) > limit
+    return answer(
+        schema.JobPage(
+            jobs=[views.job_summary(state, job) for job in page],
+            next=f"{page[-1].created_at!r}~{page[-1].id}" if more else None,
+        )
+    )
+
+
+def _place(after: str, state: ClusterState) -> tuple[float, str]:
+    """Where a page ended: also of a job that has been deleted since. The id of a job will do, too."""
+    job = state.jobs.get(JobId(after))
+    if job is not None:
+        return job.created_at, job.id
+    moment, _, name = after.partition("~")
+    try:
+        return float(moment), name
+    except ValueError as error:
+        raise invalid("after", after, "what `next` of an earlier answer said, or the id of a job") from error
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -108,7 +138,22 @@ async def leaderboard(request: web.Request) -> web.Response:
     names = [unit.dataset for unit in job.units]
     if only is not None and only not in names:
         raise unknown("dataset", only, names)
-    return answer(views.leaderboard(ports_of(request).log.state, job, only))
+    ports = ports_of(request)
+    whole = await _whole(ports, job)
+    return answer(views.leaderboard(ports.log.state, whole, only))
+
+
+async def _whole(ports: Ports, job: facts.Job) -> facts.Job:
+    """With the candidates that are only in its results file, which may just have been replaced by another."""
+    try:
+        return await ports.results.whole(job)
+    except PeerError:
+        now = ports.log.state.jobs.get(job.id)
+        if now is None:
+            raise unknown("job", job.id, ports.log.state.jobs) from None
+        if now.results == job.results:
+            raise
+        return await ports.results.whole(now)
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -132,6 +177,14 @@ async def retry(request: web.Request) -> web.Response:
     return await _change(request, RetryJob(_job(request).id))
 
 
+async def delete(request: web.Request) -> web.Response:
+    """The job, its leaderboard and its results; models that it made stay."""
+    known_only(request)
+    name = JobId(request.match_info["job"]) if was_done(request) else _job(request).id
+    done = await commit(request, DeleteJob(name))
+    return answer({"id": name, "deleted": True}, index=done.index)
+
+
 async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Response:
     done = await commit(request, command)
     state = ports_of(request).log.state
@@ -146,4 +199,5 @@ ROUTES = (
     Route("GET", "/v1/jobs/{job}/events", events),
     Route("POST", "/v1/jobs/{job}/cancel", cancel, "operator"),
     Route("POST", "/v1/jobs/{job}/retry", retry, "operator"),
+    Route("DELETE", "/v1/jobs/{job}", delete, "operator"),
 )

@@ -1,13 +1,14 @@
 """From the replicated state to what the wire shows: pure, one function a struct of `parvada.schema`."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from consensus import state as facts
-from consensus.progress import Standing, candidates_of, job_progress
-from consensus.queries import aliases_of, holders, published_version
+from consensus.progress import Standing, best_so_far, candidates_of, job_progress, mean_score
+from consensus.queries import aliases_of, folds_done, holders, published_version
 from consensus.state import CandidateState, ClusterState, JobState, Json
 from parvada import schema
 from training.choice import chosen, ranked, unbeaten
@@ -50,13 +51,22 @@ def dataset(state: ClusterState, version: facts.DatasetVersion) -> schema.Datase
 
 # ---------------------------------------------------------------- jobs
 def job(state: ClusterState, found: facts.Job) -> schema.Job:
+    return _job(state, found, [unit_progress(state, found, number) for number in range(len(found.units))])
+
+
+def job_summary(state: ClusterState, found: facts.Job) -> schema.Job:
+    """As `job`, but nothing is ranked for it: what the tallies know is told, and costs the same for any job."""
+    return _job(state, found, [_unit_summary(state, found, number) for number in range(len(found.units))])
+
+
+def _job(state: ClusterState, found: facts.Job, units: list[schema.UnitProgress]) -> schema.Job:
     return schema.Job(
         id=found.id,
         name=found.name,
         state=found.state.value,
-        spec=msgspec.json.decode(found.spec, type=schema.JobSpec),
+        spec=_spec(found.spec),
         progress=progress(state, found),
-        per_dataset=[unit_progress(state, found, number) for number in range(len(found.units))],
+        per_dataset=units,
         created_at=iso(found.created_at),
         created_by=found.created_by,
         started_at=iso(found.started_at) if found.started_at else None,
@@ -68,8 +78,8 @@ def job(state: ClusterState, found: facts.Job) -> schema.Job:
 
 
 def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> schema.Progress:
-    """A trial is one fold of one candidate. The estimate assumes that the folds to come cost what those done did,
-    on as many CPUs as run folds now."""
+    """A fit is one fold of one candidate. The estimate assumes that the folds to come cost what those done did, on as
+    many CPUs as run folds now."""
     counts = job_progress(found, state.epoch.number, unit)
     running = counts.running if found.state is JobState.RUNNING else 0
     eta = counts.remaining * counts.mean_fold_seconds / running if running and counts.done else None
@@ -78,6 +88,10 @@ def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> 
         trials_done=counts.done,
         trials_failed=counts.failed + counts.skipped,
         trials_running=running,
+        fits_total=counts.total,
+        fits_done=counts.done,
+        fits_failed=counts.failed + counts.skipped,
+        fits_running=running,
         fraction=round(counts.fraction, 4),
         eta_seconds=round(eta, 1) if eta is not None else None,
     )
@@ -90,6 +104,40 @@ def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.
     published = None
     if best is not None and best.candidate.final:
         published = published_version(state, found.id, best.candidate.id)
+    progress = _unit(state, found, number, best.candidate if best is not None else None, _unit_notes(unit, rows))
+    if published is not None:
+        progress.model, progress.model_version = published.model, published.version
+    return progress
+
+
+def _unit_summary(state: ClusterState, found: facts.Job, number: int) -> schema.UnitProgress:
+    unit = found.units[number]
+    name = best_so_far(found, number)
+    best = found.candidates.get(name) if name is not None else None
+    progress = _unit(state, found, number, best, _unit_detail(unit.detail).notes)
+    if best is not None and best.final:
+        published = _version_of(state, found, best)
+        if published is not None:
+            progress.model, progress.model_version = published.model, published.version
+    return progress
+
+
+def _version_of(state: ClusterState, found: facts.Job, candidate: facts.Candidate) -> facts.ModelVersion | None:
+    """What a candidate became, by what its final result says: no look through all models."""
+    final = _final(candidate)
+    model = state.models.get(final.model) if final.model else None
+    if model is None:
+        return None
+    told = model.versions.get(final.version or model.latest)
+    if told is not None and (told.job, told.candidate) == (found.id, candidate.id):
+        return told
+    return published_version(state, found.id, candidate.id)
+
+
+def _unit(
+    state: ClusterState, found: facts.Job, number: int, best: facts.Candidate | None, notes: list[str]
+) -> schema.UnitProgress:
+    unit = found.units[number]
     return schema.UnitProgress(
         dataset=unit.dataset,
         version=unit.version,
@@ -98,13 +146,11 @@ def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.
         metric=unit.metric,
         state=_unit_state(found, unit),
         progress=progress(state, found, number),
-        best=best.candidate.id if best is not None else None,
-        best_estimator=best.candidate.estimator if best is not None else None,
-        best_score=best.mean if best is not None else None,
-        model=published.model if published is not None else None,
-        model_version=published.version if published is not None else None,
+        best=best.id if best is not None else None,
+        best_estimator=best.estimator if best is not None else None,
+        best_score=mean_score(best, unit.metric) if best is not None else None,
         error=unit.error or None,
-        notes=_unit_notes(unit, rows),
+        notes=notes,
     )
 
 
@@ -114,9 +160,19 @@ def _ranked(found: facts.Job, number: int) -> tuple[Standing, ...]:
 
 def _unit_notes(unit: facts.Unit, rows: tuple[Standing, ...]) -> list[str]:
     """What was noted when it was submitted, and in the end what its scores are worth."""
-    notes = msgspec.json.decode(unit.detail, type=schema.UnitDetail).notes
+    notes = _unit_detail(unit.detail).notes
     verdict = unbeaten(rows, unit.metric) if unit.done else ""
     return [*notes, verdict] if verdict else notes
+
+
+@lru_cache(maxsize=1024)
+def _unit_detail(text: Json) -> schema.UnitDetail:
+    return msgspec.json.decode(text, type=schema.UnitDetail)
+
+
+@lru_cache(maxsize=1024)
+def _spec(text: Json) -> schema.JobSpec:
+    return msgspec.json.decode(text, type=schema.JobSpec)
 
 
 def _unit_state(found: facts.Job, unit: facts.Unit) -> Any:
@@ -197,7 +253,7 @@ def _row_state(state: ClusterState, found: facts.Job, candidate: facts.Candidate
     if found.state is not JobState.RUNNING:
         return "pending"
     here = any(epoch == state.epoch.number for epoch in candidate.running.values())
-    return "running" if here or candidate.folds else "pending"
+    return "running" if here or folds_done(candidate) else "pending"
 
 
 # ---------------------------------------------------------------- models

@@ -9,21 +9,23 @@ from parvada.cli.settings import Settings, as_json_option, connected
 from parvada.client import Client
 from parvada.schema import Job, LeaderboardRow, UnitProgress
 
+SHOWN_IDS = 5
 COLUMNS = ("id", "name", "state", "done", "datasets", "best", "left", "made")
 
 
 def resolve(client: Client, text: str) -> str:
     """The id of a job: `latest`, an id, or the beginning of one that no other job shares."""
-    known = client.jobs()
     if text == "latest":
-        if not known:
+        newest = client.jobs(limit=1)
+        if not newest:
             raise Failure("there are no jobs yet", "`parvada train DATASET` starts one")
-        return max(known, key=lambda job: job.created_at).id
-    found = [job.id for job in known if job.id.startswith(text)]
+        return newest[0].id
+    found = [job.id for job in client.jobs(prefix=text, limit=SHOWN_IDS + 1) if job.id.startswith(text)]
     if text in found or not found:
         return text  # an unknown one is the node's to refuse, in its words
     if len(found) > 1:
-        raise Failure(f"{text!r} begins {len(found)} ids", f"give more of one: {', '.join(found[:5])}")
+        many = f"more than {SHOWN_IDS}" if len(found) > SHOWN_IDS else str(len(found))
+        raise Failure(f"{text!r} begins {many} ids", f"give more of one: {', '.join(found[:SHOWN_IDS])}")
     return found[0]
 
 
@@ -34,12 +36,13 @@ def jobs() -> None:
 
 @jobs.command("ls")
 @click.option("--state", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]))
+@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
 @connected
 @as_json_option
-def jobs_ls(settings: Settings, as_json: bool, state: str | None) -> None:
-    """List the jobs."""
+def jobs_ls(settings: Settings, as_json: bool, state: str | None, limit: int | None) -> None:
+    """List the jobs, newest first."""
     with settings.client() as client:
-        found = client.jobs(state)
+        found = client.jobs(state, limit=limit)
     if as_json:
         render.print_json(found)
     else:
@@ -76,7 +79,7 @@ def show(settings: Settings, as_json: bool, job: str) -> None:
     facts = [
         ("job", f"{found.id} {found.name}".rstrip()),
         ("state", render.state(found.state) + (f": {found.error}" if found.error else "")),
-        ("done", f"{done.fraction:.0%}: {done.trials_done} of {done.trials_total} fits, {done.trials_failed} failed"),
+        ("done", f"{done.fraction:.0%}: {done.fits_done} of {done.fits_total} fits, {done.fits_failed} failed"),
         ("made", f"{render.age(found.created_at)} by {found.created_by or 'unknown'}"),
         ("epochs", f"{', '.join(map(str, found.epochs)) or '–'} (resumed {found.resumed} times)"),
     ]
@@ -123,6 +126,20 @@ def retry(settings: Settings, job: str) -> None:
     """Run the failed part of a job again."""
     with settings.client() as client:
         click.echo(client.retry(resolve(client, job)).id)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connected
+def delete(settings: Settings, job: str, yes: bool) -> None:
+    """Delete a job that has ended, with its leaderboard; models that it made stay."""
+    with settings.client() as client:
+        name = resolve(client, job)
+        if not yes:
+            click.confirm(f"Delete job {name} and its leaderboard?", abort=True, err=True)
+        client.delete_job(name)
+        click.echo(f"deleted job {name}")
 
 
 @click.command(short_help="Show a job's models, best first.")

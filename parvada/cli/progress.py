@@ -81,5 +81,5 @@ def _note(job: Job) -> str:
             if unit.best_score is not None]  # fmt: skip
     eta = f"{duration(job.progress.eta_seconds)} left · " if job.progress.eta_seconds else ""
     resumed = f" · resumed {job.resumed}×" if job.resumed else ""
-    done = f"{job.progress.trials_done}/{job.progress.trials_total} fits"
+    done = f"{job.progress.fits_done}/{job.progress.fits_total} fits"
     return f"{eta}{done}{resumed}" + (f" · best {', '.join(best)}" if best else "")

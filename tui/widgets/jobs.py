@@ -62,10 +62,10 @@ def _title(job: Job, width: int, p: Palette) -> Text:
     # In the order in which they are worth their room.
     if job.resumed:
         parts.append(Text(f"resumed {job.resumed}× · ", style=p.second))
-    if done.trials_failed:
-        parts.append(Text(f"{done.trials_failed} failed · ", style=p.bad))
+    if done.fits_failed:
+        parts.append(Text(f"{done.fits_failed} failed · ", style=p.bad))
     if job.state != "queued":
-        parts.append(Text(f"{done.trials_done}/{done.trials_total} fits · ", style=p.dim))
+        parts.append(Text(f"{done.fits_done}/{done.fits_total} fits · ", style=p.dim))
     right = Text()
     for part in parts:
         if left.cell_len + part.cell_len + right.cell_len + 2 <= width:

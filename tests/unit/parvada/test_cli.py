@@ -1,5 +1,6 @@
 """The command line as its users and their scripts see it: output, exit codes, where it looks, and how quick it is."""
 
+import io
 import json
 import os
 import re
@@ -46,7 +47,7 @@ FAILED_ROW = {
 
 
 def table(**changes: Any) -> dict[str, Any]:
-    jobs = [canned.job("01kabc"), canned.job("01kabd", created_at="2026-11-22T12:30:00Z"), canned.job("01xyz")]
+    jobs = [canned.job("01kabd", created_at="2026-11-22T12:30:00Z"), canned.job("01kabc"), canned.job("01xyz")]
     return {
         "GET /v1/cluster": canned.cluster(),
         "GET /v1/jobs": {"jobs": jobs},
@@ -178,11 +179,39 @@ def test_jobs_are_named_by_the_beginning_of_their_id(run: Run, node: ScriptedNod
     assert "01kabc" in run("jobs", "show", "01kabc", "--url", node.url)[1]
     code, _, said = run("jobs", "show", "01k", "--url", node.url)
     assert code == 1
-    assert "01kabc, 01kabd" in said
+    assert "01kabd, 01kabc" in said, "the newest first"
     code, shown, _ = run("leaderboard", "latest", "--url", node.url)
     assert code == 0
     assert re.search(r"1 +iris +SVC +0.9733 +0.0100 +0.9600", shown)
     assert "nu is infeasible" in shown, "failed candidates are listed with their reason"
+
+
+def test_a_job_is_deleted_when_that_is_meant(run: Run, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [canned.job("01kabc", 1.0, "succeeded")]
+    running = Answer(409, {"error": "job 01xyz is running: cancel it first", "code": "in_use", "details": {}})
+    node.script = from_table({
+        "GET /v1/jobs": {"jobs": jobs},
+        "DELETE /v1/jobs/01kabc": {"id": "01kabc", "deleted": True},
+        "DELETE /v1/jobs/01xyz": running,
+    })  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert run("jobs", "delete", "01ka", "--url", node.url)[0] == 130
+    assert node.calls("DELETE", "/v1/jobs/01kabc") == []
+    code, shown, _ = run("jobs", "delete", "01ka", "--yes", "--url", node.url)
+    assert (code, shown) == (0, "deleted job 01kabc\n")
+    assert len(node.calls("DELETE", "/v1/jobs/01kabc")) == 1
+    code, _, said = run("jobs", "delete", "01xyz", "--yes", "--url", node.url)
+    assert code == 1
+    assert "cancel it first" in said
+
+
+def test_the_newest_jobs_are_listed_page_by_page(run: Run, node: ScriptedNode) -> None:
+    pages = iter([{"jobs": [canned.job("01kabd")], "next": "1.5~01kabd"}, {"jobs": [canned.job("01kabc")]}])
+    node.script = from_table({"GET /v1/jobs": lambda _: next(pages)})
+    shown = json.loads(run("jobs", "ls", "--json", "--url", node.url)[1])
+    assert [job["id"] for job in shown] == ["01kabd", "01kabc"]
+    first, second = node.calls("GET", "/v1/jobs")
+    assert ("after" in str(first), "1.5" in str(second)) == (False, True)
 
 
 def test_a_leaderboard_ends_with_what_was_noted_about_its_data(run: Run, node: ScriptedNode) -> None:

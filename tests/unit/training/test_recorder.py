@@ -3,7 +3,7 @@ result that the log will not have fails its candidate."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from consensus.messages import Command, FoldDone, FoldFailed, FoldTally, HeldBlo
 from consensus.ports import CommandRejected
 from consensus.state import CandidateId, Digest, JobId, JobState, Json, NodeId
 from tests.support.clock import Clock
+from training import recorder as recorder_module
 from training.errors import EpochLost, TrainingError
 from training.recorder import (
     GATHER_BYTES,
@@ -108,12 +109,14 @@ async def running(clock: Clock) -> AsyncIterator[Log]:
         await asyncio.wait([log.running])
 
 
-async def settled(clock: Clock) -> None:
-    """Segments are packed in a thread, which knows no clock of ours."""
-    for _ in range(50):
-        await clock.settle()
-        await asyncio.to_thread(lambda: None)
-    await clock.settle()
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread knows no clock of ours: segments are packed on the spot."""
+
+    async def at_once(function: Callable[..., bytes], *arguments: object) -> bytes:
+        return function(*arguments)
+
+    monkeypatch.setattr(recorder_module, "in_thread", at_once)
 
 
 async def test_results_of_a_moment_are_one_segment_and_one_command_of_the_epoch(clock: Clock) -> None:
@@ -123,7 +126,7 @@ async def test_results_of_a_moment_are_one_segment_and_one_command_of_the_epoch(
         waiting += log.record(ONE, good(3))
         assert log.commands == [], "others may end in this moment"
         await clock.advance(GATHER_SECONDS / 2)
-        await settled(clock)
+        await clock.settle()
         (command,) = log.commands
         assert command.epoch == 7
         assert command.tallies == (good(0).tally, good(2).tally, good(3).tally)
@@ -135,14 +138,14 @@ async def test_results_of_a_moment_are_one_segment_and_one_command_of_the_epoch(
 async def test_it_does_not_wait_when_nothing_else_is_in_flight(clock: Clock) -> None:
     async with running(clock) as log:
         log.record(ONE, good(0))
-        await settled(clock)
+        await clock.settle()
         assert log.commands == []
         log.busy = False
         log.recorder.look()
-        await settled(clock)
+        await clock.settle()
         assert len(log.commands) == 1
         log.record(ONE, good(1))
-        await settled(clock)
+        await clock.settle()
         assert len(log.commands) == 2
 
 
@@ -150,7 +153,7 @@ async def test_failures_and_whole_results_make_no_segment(clock: Clock) -> None:
     async with running(clock) as log:
         log.busy = False
         log.record(ONE, bad(0), whole(1))
-        await settled(clock)
+        await clock.settle()
         assert log.commands == [RecordFolds(7, ONE, (whole(1),), (bad(0),))]
         assert not log.blobs
 
@@ -160,7 +163,7 @@ async def test_each_job_has_a_command_of_its_own_in_the_order_of_their_first_res
         for job, result in ((TWO, good(0)), (ONE, good(0)), (ONE, good(1)), (TWO, bad(1))):
             log.record(job, result)
         await clock.advance(GATHER_SECONDS)
-        await settled(clock)
+        await clock.settle()
         assert [(command.job, len(command.tallies), len(command.failed)) for command in log.commands] == [
             (TWO, 1, 1),
             (ONE, 2, 0),
@@ -172,11 +175,11 @@ async def test_nothing_is_confirmed_before_all_of_its_batch_is_committed(clock: 
         log.open.clear()
         waiting = [*log.record(ONE, good(0)), *log.record(TWO, good(0))]
         await clock.advance(3600.0)
-        await settled(clock)
+        await clock.settle()
         assert [command.job for command in log.commands] == [ONE], "one after the other"
         assert not any(task.done() for task in waiting)
         log.open.set()
-        await settled(clock)
+        await clock.settle()
         assert [command.job for command in log.commands] == [ONE, TWO]
         assert all(task.done() for task in waiting)
 
@@ -185,10 +188,10 @@ async def test_a_command_has_a_bound_and_the_rest_follows_in_order(clock: Clock)
     async with running(clock) as log:
         results = [whole(fold) for fold in range(2 * GATHER_RESULTS + 1)]
         waiting = log.record(ONE, *results)
-        await settled(clock)
+        await clock.settle()
         assert [len(command.done) for command in log.commands] == [GATHER_RESULTS, GATHER_RESULTS]
         await clock.advance(GATHER_SECONDS)
-        await settled(clock)
+        await clock.settle()
         assert [fold for command in log.commands for fold in command.done] == results
         assert all(task.done() for task in waiting)
 
@@ -196,7 +199,7 @@ async def test_a_command_has_a_bound_and_the_rest_follows_in_order(clock: Clock)
 async def test_a_megabyte_does_not_wait_for_more(clock: Clock) -> None:
     async with running(clock) as log:
         log.record(ONE, *(good(fold, bulk=GATHER_BYTES // 3) for fold in range(4)))
-        await settled(clock)
+        await clock.settle()
         assert [len(command.tallies) for command in log.commands] == [3, 1] or len(log.commands[0].tallies) == 4
 
 
@@ -205,16 +208,10 @@ async def test_small_segments_are_merged_so_that_thousands_of_folds_leave_a_doze
         log.busy = False
         for fold in range(200):
             log.record(ONE, good(fold))
-            await settled_once(clock, log, fold + 1)
+            await clock.settle()
         assert len(log.commands) == 200
         assert len(log.referenced[ONE]) <= 10
         assert log.rows(ONE) == [("0.1", fold) for fold in range(200)], "all of them, in order, each once"
-
-
-async def settled_once(clock: Clock, log: Log, commands: int) -> None:
-    while len(log.commands) < commands:
-        await asyncio.to_thread(lambda: None)
-        await clock.settle()
 
 
 async def test_large_segments_stay_as_they_are(clock: Clock) -> None:
@@ -222,8 +219,8 @@ async def test_large_segments_stay_as_they_are(clock: Clock) -> None:
         log.busy = False
         for fold in range(3):
             log.record(ONE, good(fold, bulk=GATHER_BYTES))
-            await settled_once(clock, log, fold + 1)
-        await settled(clock)
+            await clock.settle()
+        await clock.settle()
         assert len(log.referenced[ONE]) == 3
         assert not any(command.replaces for command in log.commands)
 
@@ -232,12 +229,12 @@ async def test_a_segment_that_cannot_be_stored_is_tried_again_and_its_results_wa
     async with running(clock) as log:
         log.busy, log.full = False, 2
         (waiting,) = log.record(ONE, good(0))
-        await settled(clock)
+        await clock.settle()
         assert log.commands == []
         for _ in range(2):
             assert not waiting.done()
             await clock.advance(STORE_RETRY_SECONDS)
-            await settled(clock)
+            await clock.settle()
         assert waiting.done()
         assert log.rows(ONE) == [("0.1", 0)]
 
@@ -246,10 +243,10 @@ async def test_of_a_job_that_has_ended_nothing_is_kept_and_nobody_waits(clock: C
     async with running(clock) as log:
         log.busy, log.full = False, 10**9
         (waiting,) = log.record(ONE, good(0))
-        await settled(clock)
+        await clock.settle()
         del log.referenced[ONE]
         await clock.advance(STORE_RETRY_SECONDS)
-        await settled(clock)
+        await clock.settle()
         assert waiting.done()
         assert not log.blobs
 
@@ -259,7 +256,7 @@ async def test_a_result_that_is_refused_fails_its_candidate_and_the_others_count
         log.refused = {"0.2"}
         waiting = log.record(ONE, good(0), good(0, "0.2"), good(1))
         await clock.advance(GATHER_SECONDS)
-        await settled(clock)
+        await clock.settle()
         assert all(task.done() for task in waiting)
         assert log.rows(ONE) == [("0.1", 0), ("0.1", 1)]
         failed = [fold for command in log.commands for fold in command.failed]
@@ -273,7 +270,7 @@ async def test_who_has_gone_meanwhile_holds_nobody_up_and_its_result_counts(cloc
         await clock.settle()
         gone.cancel()
         await clock.advance(GATHER_SECONDS)
-        await settled(clock)
+        await clock.settle()
         assert log.rows(ONE) == [("0.1", 0), ("0.1", 1)]
         assert stays.done()
 

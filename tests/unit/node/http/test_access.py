@@ -31,6 +31,7 @@ NEEDED = {
     ("POST", "/v1/jobs"): "operator",
     ("POST", "/v1/jobs/{job}/cancel"): "operator",
     ("POST", "/v1/jobs/{job}/retry"): "operator",
+    ("DELETE", "/v1/jobs/{job}"): "operator",
     ("PUT", "/v1/models/{model}/aliases/{alias}"): "operator",
     ("DELETE", "/v1/models/{model}/aliases/{alias}"): "operator",
     ("POST", "/v1/models/{model}/aliases/{alias}/rollback"): "operator",

@@ -25,6 +25,7 @@ from node.http.context import Ports, Settings
 from node.identity.keyring import Keyring
 from node.identity.pki import NodeKey
 from node.identity.ring import RingStore
+from node.jobs.results import Results
 from node.local.api import LocalApi, serve
 from node.local.serving_view import ViewBuilder
 from node.local.view_feed import ViewFeed
@@ -193,8 +194,19 @@ def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: i
         copies=3,
     )
     removed = asyncio.Event()
+    workshop = ThreadWorkshop()
     ports = Ports(
-        log, ThreadWorkshop(), me.blobs, distributor, local, telemetry, leadership, rotation, settings, removed
+        log=log,
+        workshop=workshop,
+        blobs=me.blobs,
+        distributor=distributor,
+        fetcher=local,
+        results=Results(local.make_present, workshop),
+        telemetry=telemetry,
+        leadership=leadership,
+        rotation=rotation,
+        settings=settings,
+        removed=removed,
     )
     return ports, local
 
