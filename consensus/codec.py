@@ -7,7 +7,6 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import msgspec
 from immutables import Map
 
-from consensus.levels import LEVEL
 from consensus.messages import Barrier, Command, Entry
 from consensus.state import ClusterState, CommandId
 
@@ -36,10 +35,10 @@ def decode_entry(data: bytes) -> Entry:
     return _decode(_ENTRY_KIND, _ENTRY, data)
 
 
-def decode_foreign(data: bytes) -> Entry:
-    """An entry that needs a level above this release's, without its command. Raises CodecError for any other."""
+def decode_foreign(data: bytes, own: int) -> Entry:
+    """An entry that needs a level above this release's `own`, without its command. Raises CodecError for any other."""
     head = _decode(_ENTRY_KIND, _HEAD, data)
-    if head.level <= LEVEL:
+    if head.level <= own:
         raise CodecError("entry: of a level that this release understands, but it does not fit")
     return Entry(head.id, head.time, head.actor, Barrier(), head.level)
 

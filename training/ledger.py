@@ -23,13 +23,13 @@ from consensus.ports import CommandRejected
 from consensus.queries import UNFINISHED, holders, is_done
 from consensus.state import Candidate, CandidateId, ClusterState, Digest, Job, JobId, Json, Unit
 from parvada.schema import UnitDetail
-from training.trainer_link import TrainerLink
 from training.errors import EpochLost, TrainingError
 from training.proposals import proposals
 from training.recipes import Scores
 from training.recorder import Measured, Result
 from training.results import BadSegment, FoldDetail, Row, decode_detail, decode_segment, encode_detail, encode_row
 from training.tasks import FoldOutcome
+from training.trainer_link import TrainerLink
 
 CHUNK = 500
 """Candidates that are proposed at a time, or folds that are restored."""

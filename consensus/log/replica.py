@@ -54,7 +54,7 @@ class Replica:
         try:
             return self.known(command)
         except CodecError:
-            foreign = decode_foreign(command)
+            foreign = decode_foreign(command, self._level)
             if foreign.level <= self.state.level:
                 raise
             return foreign

@@ -9,10 +9,11 @@ from consensus.codec import decode_entry, encode_state
 from consensus.core.base import REGULAR
 from consensus.core.configuration import is_change, voters_after
 from consensus.core.journal import LogEntry
-from consensus.messages import Accepted, AddDatasetVersion, Entry
+from consensus.messages import Accepted, AddDatasetVersion, Entry, Rejected
 from consensus.queries import outcome_of, remembered
 from consensus.rules.machine import apply
 from consensus.state import ClusterState, CommandId
+from tests.unit.consensus.rules.invariants import check_invariants
 
 
 class Violation(Exception):
@@ -57,6 +58,8 @@ class Reference:
             if state.level > lowest:
                 raise Violation(f"entry {index} makes it level {state.level}, a member understands only {lowest}")
             self._count(entry, state)
+            if state.jobs is not self.states[-1].jobs:
+                check_invariants(state)
         elif is_change(command):
             voters = voters_after(voters, command)
         self.commands.append(command)
@@ -82,6 +85,14 @@ class Reference:
             raise Violation(f"command {command_id} was answered {outcome}")
         if version is not None and msgspec.json.decode(outcome.value)["version"] != version:
             raise Violation(f"command {command_id} made version {version}, but was answered {outcome.value!r}")
+
+    def check_trained(self, command_id: CommandId, state: ClusterState) -> None:
+        """A trainer may be refused what has been overtaken; all are told the same, and it made sense."""
+        told = outcome_of(remembered(state, command_id))
+        if told != outcome_of(remembered(self.state, command_id)):
+            raise Violation(f"command {command_id} was answered {told}")
+        if isinstance(told, Rejected) and told.code == "invalid":
+            raise Violation(f"command {command_id} made no sense: {told.reason}")
 
     def check_state(self, name: str, state: ClusterState, index: int) -> None:
         """A state, or the snapshot of one, equals the replay of the log up to its entry."""

@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from consensus.levels import stamped
-from consensus.messages import AddDatasetVersion, Command, CreateToken, Entry, HeldBlob, JoinMember, RevokeToken
+from consensus.messages import (
+    Accepted,
+    AddDatasetVersion,
+    Command,
+    CreateToken,
+    Entry,
+    HeldBlob,
+    JoinMember,
+    RevokeToken,
+)
 from consensus.ports import CommandRejected
-from consensus.queries import remembered
+from consensus.queries import outcome_of, remembered
 from consensus.state import ClusterState, CommandId, Digest, Json, Member, NodeId, Part, Role
 from tests.simulation.checks import Violation
+from tests.simulation.training import SimTrainer
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
 _PATIENCE = 1.5
 """Seconds until a client turns to another node as well."""
 
+TRAINER = "t"
+"""How the ids of the trainer's commands begin: of them the log may refuse some, as the state has moved on."""
 _JOIN = CommandId("join")
 
 
@@ -30,8 +42,9 @@ class _Call:
 class Clients:
     """Knows which commands wait for an answer and which have one."""
 
-    def __init__(self, world: "World", rng: random.Random, *, big: bool) -> None:
+    def __init__(self, world: "World", rng: random.Random, trainer: SimTrainer, *, big: bool) -> None:
         self._world, self._rng, self._big = world, rng, big
+        self.trainer = trainer
         self._waiting: dict[CommandId, _Call] = {}
         self._made = 0
         self._newest = 0
@@ -51,6 +64,9 @@ class Clients:
     def put(self, via: str) -> CommandId:
         """A new command at one node. Its time is what that node's wall clock happens to say."""
         self._made += 1
+        command = self.trainer.command(self._world.servers[via].machine.state)
+        if command is not None:
+            self._call(via, CommandId(f"{TRAINER}{self._made}"), command, 1000.0 + self._made)
         return self._call(via, CommandId(f"w{self._made}"), self._command())
 
     def join(self, via: str) -> None:
@@ -59,8 +75,8 @@ class Clients:
         level = self._world.levels[me]
         self._call(via, _JOIN, JoinMember(Member(NodeId(me), me, ("10.0.0.1",), 1, 2, 3, 1, "0.1", 0.0, level=level)))
 
-    def _call(self, via: str, command_id: CommandId, command: Command) -> CommandId:
-        entry = stamped(command_id, self._rng.uniform(-1e9, 1e10), "client", command)
+    def _call(self, via: str, command_id: CommandId, command: Command, at: float | None = None) -> CommandId:
+        entry = stamped(command_id, self._rng.uniform(-1e9, 1e10) if at is None else at, "client", command)
         self._waiting[command_id] = _Call(entry, self._newest, self._world.clock.now + _PATIENCE)
         try:
             self._world.servers[via].propose(entry)
@@ -94,7 +110,10 @@ class Clients:
 
     def answered(self, command_id: CommandId, state: ClusterState) -> None:
         """Raises Violation if the answer is wrong, or if it was decided before it was asked."""
-        self._world.reference.check_outcome(command_id, state)
+        if command_id.startswith(TRAINER):
+            self._world.reference.check_trained(command_id, state)
+        else:
+            self._world.reference.check_outcome(command_id, state)
         call = self._waiting.pop(command_id, None)
         if call is None:
             return
@@ -103,5 +122,6 @@ class Clients:
             raise Violation(f"{command_id} has entry {index}, but entry {call.floor} was answered before it was asked")
         self._newest = max(self._newest, index)
         self.acknowledged.add(command_id)
+        self.trainer.answered(call.entry.command, isinstance(outcome_of(remembered(state, command_id)), Accepted))
         if isinstance(call.entry.command, CreateToken):
             self._tokens.append(call.entry.command.token)

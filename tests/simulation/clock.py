@@ -9,11 +9,12 @@ from pysyncobj import syncobj
 
 from consensus import levels
 from consensus.core import sending
+from consensus.levels import LEVEL
 from consensus.messages import RevokeToken
 from consensus.rules import members
 
-NEW_LEVEL = 2
-"""What the newer of two releases understands; the older one understands level 1."""
+NEW_LEVEL = LEVEL + 1
+"""What a coming release understands: `RevokeToken` stands for the command that it brings."""
 
 
 class Clock:
@@ -36,16 +37,15 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def virtual_time(sizes: Sizes | None = None) -> Iterator[Clock]:
-    """The library's clock stands still unless the test moves it."""
+def virtual_time(sizes: Sizes | None = None, new_level: int = NEW_LEVEL) -> Iterator[Clock]:
+    """The library's clock stands still unless the test moves it. `new_level`: of the newer of two releases."""
     sizes, clock = sizes or Sizes(), Clock()
     with (
         mock.patch.object(syncobj, "monotonicTime", clock),
         mock.patch.object(sending, "BATCH_BYTES", sizes.batch_bytes),
         mock.patch.object(sending, "WINDOW_ENTRIES", sizes.window_entries),
         mock.patch.object(sending, "CHUNK_BYTES", sizes.chunk_bytes),
-        # Stands for the command that a newer release brings.
-        mock.patch.object(levels, "NEEDED", {RevokeToken: NEW_LEVEL}),
+        mock.patch.object(levels, "NEEDED", {**levels.NEEDED, RevokeToken: new_level}),
         # Nodes have one letter here, to be readable.
         mock.patch.object(members, "check_node_id", return_value=None),
     ):

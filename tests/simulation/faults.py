@@ -9,7 +9,6 @@ from consensus.core.configuration import VoterChange
 from consensus.core.snapshot import FILE as SNAPSHOT_FILE
 from consensus.state import NodeId
 from node.membership.voters import wanted_voters
-from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.goodbye import Goodbye
 from tests.simulation.mind import LIMITS
 from tests.simulation.network import End
@@ -221,15 +220,15 @@ class Chaos:
 
     # ------------------------------------------------------------ releases
     def _upgrade(self) -> None:
-        older = [name for name in sorted(self._world.servers) if self._world.levels[name] < NEW_LEVEL]
+        older = [name for name in sorted(self._world.servers) if self._world.levels[name] < self._world.new_level]
         if older:
-            self._world.restart(self._rng.choice(older), NEW_LEVEL)
+            self._world.restart(self._rng.choice(older), self._world.new_level)
 
     def _downgrade(self) -> None:
         """Fine until the newer level is in force; a node that comes too late with it must refuse to go on."""
-        newer = [name for name in sorted(self._world.servers) if self._world.levels[name] == NEW_LEVEL]
+        newer = [name for name in sorted(self._world.servers) if self._world.levels[name] == self._world.new_level]
         if newer and (not self._profile.careful or all_work(self._world)):
-            self._world.restart(self._rng.choice(newer), NEW_LEVEL - 1)
+            self._world.restart(self._rng.choice(newer), self._world.new_level - 1)
 
     # ------------------------------------------------------------ voters
     def _stop_some(self) -> None:

@@ -3,7 +3,6 @@
 from consensus.queries import remembers
 from node.membership.voters import wanted_voters
 from tests.simulation.checks import Violation
-from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.mind import LIMITS
 from tests.simulation.network import at_once
 from tests.simulation.world import World
@@ -20,7 +19,7 @@ def heal_and_check(world: World, *, as_told: bool = False) -> None:
     has a majority all along."""
     _end_all_faults(world)
     world.run_until(lambda: _told_done(world, as_told) and settled(world), seconds=LIVE_AGAIN_SECONDS)
-    if NEW_LEVEL in world.levels.values():
+    if world.new_level in world.levels.values():
         _upgrade_all(world)
     if world.minds and not world.retired:
         world.run_until(lambda: settled(world) and has_its_voters(world), seconds=LIVE_AGAIN_SECONDS)
@@ -31,6 +30,7 @@ def heal_and_check(world: World, *, as_told: bool = False) -> None:
         if lost:
             total = len(world.clients.acknowledged)
             raise Violation(f"{name} lost {len(lost)} of {total} acknowledged writes: {min(lost)}")
+    world.clients.trainer.check(world.reference.state)
 
 
 def _end_all_faults(world: World) -> None:
@@ -77,8 +77,8 @@ def _upgrade_all(world: World) -> None:
 
     A node that never comes back has to be removed first, which only an operator may decide."""
     for name in sorted(world.disks.keys() - world.retired):
-        if world.levels[name] < NEW_LEVEL or name in world.outdated:
-            world.restart(name, NEW_LEVEL)
+        if world.levels[name] < world.new_level or name in world.outdated:
+            world.restart(name, world.new_level)
             world.run_until(lambda: settled(world), seconds=LIVE_AGAIN_SECONDS)
     if not world.retired:
-        world.run_until(lambda: world.reference.state.level == NEW_LEVEL, seconds=LIVE_AGAIN_SECONDS)
+        world.run_until(lambda: world.reference.state.level == world.new_level, seconds=LIVE_AGAIN_SECONDS)

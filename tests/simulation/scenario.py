@@ -9,6 +9,7 @@ import msgspec
 from consensus.core.compaction import CompactionRule
 from consensus.core.disk import Corrupt
 from consensus.core.matching import Diverged
+from consensus.levels import LEVEL
 from tests.simulation.checks import Violation
 from tests.simulation.clock import NEW_LEVEL, Sizes, virtual_time
 from tests.simulation.faults import Chaos, Profile
@@ -37,6 +38,8 @@ class Scenario(msgspec.Struct, frozen=True):
     formation: str = ""
     """The rule by which blank nodes form the cluster; empty if it is there from the start."""
     steps: int = STEPS
+    new_level: int = NEW_LEVEL
+    """Of the newer of two releases; the other understands one less."""
 
     @property
     def kind(self) -> str:
@@ -97,12 +100,14 @@ def scenario(seed: int, steps: int = STEPS) -> Scenario:
         big=big,
         formation=formation,
         steps=steps,
+        # Half of the exchanges are from the release before this one.
+        new_level=LEVEL if seed % 18 == RELEASES_OF_SEED[0] else NEW_LEVEL,
     )
 
 
 def play(what: Scenario, note: Note = lambda at, who, what: None) -> World:
     """Run it to its end. Raises Violation, Diverged, or whatever else breaks."""
-    with virtual_time(what.sizes) as clock:
+    with virtual_time(what.sizes, what.new_level) as clock:
         world = World(
             what.seed,
             clock,
@@ -111,7 +116,7 @@ def play(what: Scenario, note: Note = lambda at, who, what: None) -> World:
             rule=what.rule,
             big=what.big,
             minds=what.profile.voters == "rules",
-            level=NEW_LEVEL - 1,
+            new_level=what.new_level,
             formation=what.formation,
             note=note,
         )

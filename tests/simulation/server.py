@@ -8,16 +8,15 @@ from consensus.core.base import Timers
 from consensus.core.hardened import HardenedRaft
 from consensus.core.journal import Journal
 from consensus.core.snapshot import SnapshotStore
-from consensus.levels import admit
+from consensus.levels import admit, needed
 from consensus.log.proposals import Proposals
 from consensus.log.pump import Pump
 from consensus.log.replica import Replica
-from consensus.messages import Entry, RevokeToken
+from consensus.messages import Entry
 from consensus.queries import remembers
 from consensus.state import ClusterState, CommandId
 from consensus.wire.frames import Message
 from tests.simulation.checks import Violation
-from tests.simulation.clock import NEW_LEVEL
 from tests.simulation.disk import SimDisk
 from tests.simulation.mind import Mind
 
@@ -69,7 +68,7 @@ class CheckedReplica(Replica):
 
     def known(self, command: bytes) -> Entry:
         entry = super().known(command)
-        if self._level < NEW_LEVEL and isinstance(entry.command, RevokeToken):
+        if needed(entry.command) > self._level:
             raise CodecError("no such command")
         return entry
 

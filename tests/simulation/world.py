@@ -23,6 +23,7 @@ from tests.simulation.forming import Forming
 from tests.simulation.mind import LIMITS
 from tests.simulation.network import Events, SimNetwork
 from tests.simulation.server import Server
+from tests.simulation.training import SimTrainer
 from tests.simulation.witness import Witness
 
 Note = Callable[[float, str, str], None]
@@ -43,7 +44,7 @@ class World:
         rule: CompactionRule | None = None,
         big: bool = False,
         minds: bool = False,
-        level: int = 1,
+        new_level: int = NEW_LEVEL,
         formation: str = "",
         note: Note = lambda at, who, what: None,
     ) -> None:
@@ -59,7 +60,8 @@ class World:
         self.rotten: set[str] = set()
         self.minds = minds
         self.cluster_id = "simulated"
-        self.levels: dict[str, int] = defaultdict(lambda: level)
+        self.new_level = new_level
+        self.levels: dict[str, int] = defaultdict(lambda: new_level - 1)
         """What each node's release understands."""
         self.outdated: set[str] = set()
         """They have stopped because the log needs a newer release: they are upgraded before they start again."""
@@ -68,7 +70,7 @@ class World:
         names = list(names)
         self.genesis = "" if formation else names[0]
         self.reference, self.matching = Reference(self.genesis), LogMatching()
-        self.clients = Clients(self, self.rng, big=big)
+        self.clients = Clients(self, self.rng, SimTrainer(self, seed), big=big)
         self.witness = Witness(clock, self.note)
         self.forming = Forming(self, seed, formation, [*names, *learners]) if formation else None
         if self.forming is None:
@@ -198,7 +200,7 @@ class World:
         disk.crash_after = None
         if name in self.outdated:
             self.outdated.remove(name)
-            self.levels[name] = NEW_LEVEL
+            self.levels[name] = self.new_level
         self.clock.offset = self.rng.uniform(0.0, self.max_offset)
         try:
             server = Server(self, name, disk, self.clock.offset)
