@@ -83,7 +83,7 @@ def seal(job: Job, segments: Sequence[str], earlier: str, path: str) -> Sealed:
             folds += len(rows)
             _write(writer, rows)
     done = sum(len(candidate.scores) for candidate in ordered)
-    return Sealed(_best(job), len(ordered), folds, done - folds)
+    return Sealed(best(job), len(ordered), folds, done - folds)
 
 
 def tallied(candidate: Candidate, job: Job) -> Candidate:
@@ -101,7 +101,7 @@ def tallied(candidate: Candidate, job: Job) -> Candidate:
     )
 
 
-def _best(job: Job) -> tuple[CandidateId, ...]:
+def best(job: Job) -> tuple[CandidateId, ...]:
     """Those that stay in the state: the best of each unit, and a small unit's all."""
     each = max(1, min(KEPT_ROWS, KEPT_IN_ALL // len(job.units)))
     found: list[CandidateId] = []

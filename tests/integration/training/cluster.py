@@ -56,7 +56,8 @@ class Alone:
 class OneNode:
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.log = MemoryNetwork([ME]).logs[ME]
+        self.network = MemoryNetwork([ME])
+        self.log = self.network.logs[ME]
         self.blobs = BlobStore(root / "blobs")
         self.alone = Alone()
         self.tmp = root / "tmp"
