@@ -13,7 +13,7 @@ from consensus.messages import Accepted, AddDatasetVersion, Entry, Rejected
 from consensus.queries import outcome_of, remembered
 from consensus.rules.machine import apply
 from consensus.state import ClusterState, CommandId
-from tests.unit.consensus.rules.invariants import check_invariants
+from tests.unit.consensus.rules.invariants import check_job, check_members_and_blobs
 
 
 class Violation(Exception):
@@ -58,14 +58,24 @@ class Reference:
             if state.level > lowest:
                 raise Violation(f"entry {index} makes it level {state.level}, a member understands only {lowest}")
             self._count(entry, state)
-            if state.jobs is not self.states[-1].jobs:
-                check_invariants(state)
+            self._check_jobs(state)
         elif is_change(command):
             voters = voters_after(voters, command)
         self.commands.append(command)
         self.terms.append(term)
         self.states.append(state)
         self.voters.append(voters)
+
+    def _check_jobs(self, state: ClusterState) -> None:
+        """What must hold of every job, wherever one has changed; now and then, all that must hold of a state."""
+        before = self.states[-1].jobs
+        if state.jobs is before:
+            return
+        for name, job in state.jobs.items():
+            if before.get(name) is not job:
+                check_job(state, job)
+        if len(self.states) % 8 == 0:
+            check_members_and_blobs(state)
 
     def _count(self, entry: Entry, state: ClusterState) -> None:
         """Exactly once, counted without the machine's own memory of commands."""

@@ -64,7 +64,7 @@ class Clients:
     def put(self, via: str) -> CommandId:
         """A new command at one node. Its time is what that node's wall clock happens to say."""
         self._made += 1
-        command = self.trainer.command(self._world.servers[via].machine.state)
+        command = self.trainer.command(self._world.servers[via].machine.state) if self._made % 2 else None
         if command is not None:
             self._call(via, CommandId(f"{TRAINER}{self._made}"), command, 1000.0 + self._made)
         return self._call(via, CommandId(f"w{self._made}"), self._command())

@@ -16,20 +16,27 @@ from consensus.log.replica import Replica
 from consensus.messages import (
     Barrier,
     Entry,
+    FinishUnit,
+    FoldDone,
+    HeldBlob,
     JoinMember,
     RaiseLevel,
+    RecordFolds,
     Rejected,
     RemoveMember,
     RevokeToken,
+    SealJob,
     SetMemberStatus,
 )
 from consensus.ports import CommandRejected, NoQuorum
 from consensus.queries import outcome_of
-from consensus.state import ClusterState, CommandId, MemberStatus
+from consensus.rules.machine import apply
+from consensus.state import CandidateId, CandidateState, ClusterState, CommandId, JobId, JobState, Json, MemberStatus
 from tests.support.clock import Clock
 from tests.support.memory_log import MemoryNetwork
 from tests.unit.consensus.fabric import cluster, eventually
-from tests.unit.consensus.facts import A, B, Cluster, kinds, member
+from tests.unit.consensus.facts import A, B, Cluster, digest, kinds, member
+from tests.unit.consensus.rules.invariants import check_invariants
 
 NEXT = LEVEL + 1
 NEWER = (JoinMember(member(A, level=2)), JoinMember(member(B, level=2)))
@@ -173,3 +180,34 @@ def test_entries_members_and_states_of_before_are_of_level_one() -> None:
 def test_garbage_does_not_pass_for_an_entry_of_a_newer_release(level: int) -> None:
     with pytest.raises(CodecError):
         Replica(ClusterState()).read(foreign(level))
+
+
+# ---------------------------------------------------------------- what the release before wrote
+OLD = Path(__file__).parent / "data"
+"""`level1.log`: entries of jobs of every state, encoded by the last release of level 1 (a msgpack array of entries);
+`level1.state`: the snapshot that it made of them."""
+
+
+def test_a_log_of_level_one_makes_the_state_that_its_release_made() -> None:
+    state = ClusterState()
+    for index, entry in enumerate(msgspec.msgpack.decode((OLD / "level1.log").read_bytes()), 1):
+        state = apply(state, index, decode_entry(entry)).state
+    assert state == decode_state((OLD / "level1.state").read_bytes())
+    assert {job.state for job in state.jobs.values()} > {JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED}
+    assert all(unit.tally is None for job in state.jobs.values() for unit in job.units)
+
+
+def test_a_job_of_level_one_runs_on_at_level_two_and_is_sealed() -> None:
+    cluster = Cluster()
+    cluster.state = decode_state((OLD / "level1.state").read_bytes())
+    for command in (*NEWER, RaiseLevel(2)):
+        cluster.accept(command)
+    two, first = JobId("job-2"), CandidateId("0.1")
+    cluster.accept(RecordFolds(2, two, (FoldDone(first, 1, Json(b'{"roc_auc": 0.5}'), 1.0, 1.0),)))
+    assert cluster.state.jobs[two].candidates[first].state is CandidateState.OK
+    for number, best in enumerate((first, CandidateId(""))):
+        cluster.accept(FinishUnit(2, two, number, best))
+    ended = cluster.state.jobs[two]
+    cluster.accept(SealJob(two, ended.ended_at, HeldBlob(digest(77), 9, (A,)), ()))
+    assert set(cluster.state.jobs[two].candidates) == {first}
+    check_invariants(cluster.state)
