@@ -13,9 +13,18 @@ import msgspec
 from aiohttp import web
 
 from consensus.levels import LEVEL
-from consensus.messages import AddDatasetVersion, BeginEpoch, HeldBlob, JoinMember, NameCluster, RaiseLevel, SubmitJob
+from consensus.messages import (
+    AddDatasetVersion,
+    BeginEpoch,
+    HeldBlob,
+    JoinMember,
+    NameCluster,
+    RaiseLevel,
+    SealJob,
+    SubmitJob,
+)
 from consensus.queries import current_version
-from consensus.state import DatasetVersion, Digest, Job, JobId, Json, Member, NodeId, Part
+from consensus.state import CandidateId, DatasetVersion, Digest, Job, JobId, Json, Member, NodeId, Part
 from node.blobs.store import BlobStore
 from node.local.api import LocalApi, serve
 from node.local.serving_view import ViewBuilder
@@ -23,6 +32,7 @@ from node.local.view_feed import ViewFeed
 from parvada.schema import DatasetRef, JobSpec
 from serving.stats import StatsReply, StatsReport
 from tests.support.memory_log import MemoryNetwork
+from training import archive
 from training.ingest import IngestOptions, ingest
 from training.inline import InlineExecutor
 from training.ports import TrainerReport
@@ -124,6 +134,17 @@ class OneNode:
         encoded = Json(msgspec.json.encode(spec))
         await self.propose(SubmitJob(JobId(job), spec.name, encoded, resolved.units, resolved.candidates))
         return JobId(job)
+
+    async def seal(self, job: JobId, keep: tuple[CandidateId, ...] | None = None) -> None:
+        """As the archivist does."""
+        found, out = self.job(job), self.root / f"{secrets.token_hex(4)}.arrow"
+        segments = [str(self.blobs.path(digest)) for digest in found.segments]
+        earlier = str(self.blobs.path(found.results)) if found.results else ""
+        sealed = await asyncio.to_thread(archive.seal, found, segments, earlier, str(out))
+        assert sealed.lost == 0
+        stored = await self.blobs.adopt(out)
+        results = HeldBlob(stored.digest, stored.bytes, (ME,))
+        await self.propose(SealJob(job, found.ended_at, results, sealed.keep if keep is None else keep))
 
     def read(self, digest: Digest) -> bytes:
         return self.blobs.path(digest).read_bytes()

@@ -8,12 +8,13 @@ import pytest
 import skops.io
 from sklearn.datasets import load_iris
 
-from consensus.messages import BeginEpoch, CancelJob
+from consensus.messages import BeginEpoch, CancelJob, DropBlobs, RetryJob
 from consensus.state import CandidateState, Job, JobState
 from parvada.columns import to_frame
 from parvada.schema import CandidateSpec, CvSpec, FinalResult, JobSpec, LimitSpec, PublishSpec, VersionDetail
 from parvada.trusted import TRUSTED_TYPES
 from tests.integration.training.cluster import ME, OneNode, one_node, trainer
+from training import archive
 from training.errors import EpochLost
 from training.inline import InlineExecutor
 from training.ports import Task
@@ -142,6 +143,63 @@ async def test_next_epoch_goes_on_where_the_last_one_stopped(tmp_path: Path, tal
             rows = [row for digest in disturbed.segments for row in decode_segment(node.read(digest), name)]
             assert sorted((row.candidate, row.fold) for row in rows) == sorted(after), "each once"
             assert {row.epoch for row in rows} == {1, 2}
+
+
+class Counting(InlineExecutor):
+    """Notes which tasks it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(workers=1)
+        self.ran: list[str] = []
+
+    async def run(self, task: Task) -> object:
+        self.ran.append(task.label)
+        return await super().run(task)
+
+
+async def test_a_sealed_job_that_is_tried_again_has_its_finished_folds_back(tmp_path: Path) -> None:
+    async with one_node(tmp_path) as node:
+        await node.add_dataset("iris", iris_csv())
+        spec = JobSpec(datasets=["iris"], models=MODELS, cv=CvSpec(folds=4))
+        name = await node.submit(spec, "again")
+        async with trainer(node, 1, Halting(tasks=6)):
+            await node.wait_for(lambda: len(folds(node.job(name))) == 6)
+            await node.propose(CancelJob(name))
+        before = folds(node.job(name))
+        await node.seal(name, keep=())
+        assert folds(node.job(name)) == {}
+        await node.propose(BeginEpoch(2, ME), RetryJob(name))
+        counting = Counting()
+        async with trainer(node, 2, counting):
+            job = await finished(node, name)
+        assert job.state is JobState.SUCCEEDED
+        after = folds(job)
+        assert {key: after[key] for key in before} == before
+        fitted = [f"{name}/{candidate}/{fold}" for candidate, fold in after if (candidate, fold) not in before]
+        assert sorted(label for label in counting.ran if not label.endswith("refit")) == sorted(fitted)
+        version = node.log.state.models["iris"].versions[1]
+        detail = msgspec.json.decode(version.detail, type=VersionDetail)
+        assert detail.metrics["f1_macro"] > 0.9, "of folds of before and after"
+        await node.seal(name)
+        found = archive.read_scores(str(node.blobs.path(node.job(name).results)), job.units[0].best)
+        assert sorted(found) == [0, 1, 2, 3]
+
+
+async def test_a_job_of_which_the_file_is_gone_is_run_again(tmp_path: Path) -> None:
+    """No member holds it any more: it is better to fit again than to wait for ever."""
+    async with one_node(tmp_path) as node:
+        await node.add_dataset("iris", iris_csv())
+        spec = JobSpec(datasets=["iris"], models=["GaussianNB"], cv=CvSpec(folds=3))
+        name = await node.submit(spec, "lost")
+        async with trainer(node, 1, Halting(tasks=1)):
+            await node.wait_for(lambda: len(folds(node.job(name))) == 1)
+            await node.propose(CancelJob(name))
+        await node.seal(name, keep=())
+        results = node.job(name).results
+        await node.blobs.remove(results)
+        await node.propose(DropBlobs(ME, (results,)), BeginEpoch(2, ME), RetryJob(name))
+        async with trainer(node, 2):
+            assert (await finished(node, name)).state is JobState.SUCCEEDED
 
 
 async def test_failing_slow_and_hungry_candidates_do_not_hurt_the_others(tmp_path: Path) -> None:
