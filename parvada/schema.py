@@ -387,6 +387,8 @@ class Job(msgspec.Struct, kw_only=True):
     resumed: int
     created_by: str = ""
     error: str | None = None
+    sealed: bool = False
+    """It has ended, and its results are in one file."""
 
 
 class JobPage(msgspec.Struct, kw_only=True):

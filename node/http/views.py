@@ -74,6 +74,7 @@ def _job(state: ClusterState, found: facts.Job, units: list[schema.UnitProgress]
         epochs=list(found.epochs),
         resumed=max(0, len(found.epochs) - 1),
         error=found.error or None,
+        sealed=found.sealed,
     )
 
 
