@@ -36,9 +36,10 @@ from node.membership.removal import Removal
 from node.peering.build import Peering
 from node.processes.children import Supervisor
 from node.processes.fronts import Fronts
-from node.processes.workshop import Workshop
+from node.processes.workshop import WORKSHOP
 from node.tasks import Tasks
 from node.telemetry.telemetry import Telemetry
+from training.pool import Pool
 
 MEGABYTE = 1024 * 1024
 
@@ -82,7 +83,7 @@ class Services:
         # Bytes: who holds what, and how it gets there.
         self._bytes = Bytes(config.storage, me.id, log, base.blobs, peers)
         # Work: heavy calls of the API, and the epoch's share of this node.
-        self._workshop = Workshop(base.supervisor)
+        self._workshop = Pool(base.supervisor, WORKSHOP)
         self._epochs = epochs.keeper(
             config.training,
             slot,

@@ -43,5 +43,13 @@ class WorkerLost(TrainingError):
     """The process or node that ran the task is gone, through no known fault of the task: run it again."""
 
 
+class PoolBusy(TrainingError):
+    """Too many calls are waiting for a process."""
+
+
+class PoolClosed(TrainingError):
+    """No process can be started: this machine's trouble, not the call's."""
+
+
 class EpochLost(TrainingError):
     """This trainer's epoch is over, or its agent or Ray head is gone: the process must end (exit code 3)."""

@@ -1,5 +1,7 @@
-"""What the trainer needs of whatever runs its tasks: the `Executor` protocol, and the report to the agent."""
+"""What the trainer needs of whatever runs its tasks: the `Executor` protocol, and the report to the agent; and what
+whoever starts processes needs for it: the `Launcher` protocol."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -35,6 +37,24 @@ class Task(msgspec.Struct, frozen=True):
     label: str = ""
     """For logs: job, candidate and fold."""
     cpus: int = 1
+
+
+class Launcher(Protocol):
+    """What starts processes that cannot outlive this one, and ends them (`node.processes.children.Supervisor`)."""
+
+    async def launch(
+        self, argv: Sequence[str], env: Mapping[str, str], name: str, *, pipes: bool = False
+    ) -> asyncio.subprocess.Process:
+        """`env` is added to ours. With `pipes` its standard input and output are pipes to us. Raises OSError."""
+        ...
+
+    async def kill(self, process: asyncio.subprocess.Process, grace: float) -> None:
+        """SIGTERM, `grace` seconds, SIGKILL to it and to all that belongs to it."""
+        ...
+
+    def tail(self, name: str, lines: int) -> str:
+        """The last lines of the log of that name."""
+        ...
 
 
 class Executor(Protocol):

@@ -10,13 +10,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from training.epoch import RayRole, RayStatus
+from training.ports import Launcher
 
 PROCESS = "ray"
 """Name of the child process and of its log."""
@@ -78,16 +79,6 @@ class RayCredentials(Protocol):
     def ca_pem(self) -> bytes: ...
     @property
     def token(self) -> str: ...
-
-
-class Launcher(Protocol):
-    """What starts a process in a session of its own and ends all of it (`node.processes.children.Supervisor`)."""
-
-    async def launch(self, argv: Sequence[str], env: Mapping[str, str], name: str) -> asyncio.subprocess.Process: ...
-
-    async def kill(self, process: asyncio.subprocess.Process, grace: float) -> None: ...
-
-    def tail(self, name: str, lines: int) -> str: ...
 
 
 class RaySettings(msgspec.Struct, frozen=True):

@@ -12,11 +12,10 @@ from node.blobs.distribute import NotDurable
 from node.blobs.room import BlobError, DiskFull
 from node.membership.leadership import LeaderUnreachable, NodeUnreachable, NotTakenOver
 from node.peering.words import PeerError
-from node.processes.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
 from parvada.bearer import Unauthenticated
 from parvada.nearest import did_you_mean
 from parvada.refusals import from_http, problem
-from training.errors import BadData, BadRequest
+from training.errors import BadData, BadRequest, PoolBusy, PoolClosed, TaskFailed, WorkerLost
 
 _log = logs.get("http")
 
@@ -82,9 +81,10 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (DiskFull, 503, "disk_full"),
     (PeerError, 503, "no_holder"),
     (BlobError, 503, "no_holder"),
-    (WorkshopBusy, 429, "busy"),
-    (WorkshopClosed, 503, "no_process"),
-    (WorkshopError, 422, "not_processed"),
+    (PoolBusy, 429, "busy"),
+    (PoolClosed, 503, "no_process"),
+    (WorkerLost, 422, "not_processed"),
+    (TaskFailed, 422, "not_processed"),
     (Unauthenticated, 401, "unauthenticated"),
     (TimeoutError, 503, "timeout"),
     (web.RequestPayloadError, 400, "malformed"),

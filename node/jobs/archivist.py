@@ -22,7 +22,7 @@ from node.blobs.room import DiskFull
 from node.blobs.store import BlobStore
 from node.jobs.results import Workshop
 from node.peering.words import PeerError
-from node.processes.workshop import WorkshopError
+from training.errors import TrainingError
 
 if TYPE_CHECKING:  # Arrow: work for the workshop
     from training.archive import Sealed
@@ -80,7 +80,7 @@ class Archivist:
             sealed: Sealed = await self._workshop.run(SEAL, *await self._sources(job), str(path))
             stored = await self._blobs.adopt(path)
             nodes = await self._distributor.store_durably(stored.digest)
-        except (PeerError, DiskFull, NotDurable, WorkshopError, ValueError, OSError) as error:
+        except (PeerError, DiskFull, NotDurable, TrainingError, ValueError, OSError) as error:
             self._not_before[job.id] = self._clock() + RETRY_SECONDS
             _log.warning("job.not_sealed", job=job.id, reason=str(error), again_in=RETRY_SECONDS)
             return

@@ -17,7 +17,7 @@ _KEPT = 4
 
 
 class Workshop(Protocol):
-    """Heavy work in a process of its own: `node.processes.workshop`, or its twin of the tests, in a thread."""
+    """Heavy work in a process of its own: `training.pool`, or its twin of the tests, in a thread."""
 
     async def run(self, function: str, *args: Any, seconds: float | None = None) -> Any: ...
 

@@ -1,4 +1,4 @@
 """Child processes: started, watched, ended with their node.
 
-`children.Supervisor` and `workshop.Workshop` are built by their constructors.
+`children.Supervisor` is built by its constructor, the workshop by that of `training.pool.Pool`.
 """

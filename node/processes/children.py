@@ -26,7 +26,7 @@ CHECK_SECONDS = 5.0
 TAIL_LINES = 20
 
 
-class ChildError(Exception):
+class ChildError(OSError):
     """A child process could not be started."""
 
 

@@ -9,15 +9,16 @@ from consensus.ports import CommandRejected
 from node.blobs.distribute import NotDurable
 from node.http.errors import render
 from node.peering.words import PeerUnreachable
-from node.processes.workshop import WorkshopBusy, WorkshopClosed, WorkshopError
+from training.errors import PoolBusy, PoolClosed, TaskFailed, WorkerLost
 
 
 @pytest.mark.parametrize(
     ("error", "status", "again"),
     [
-        (WorkshopBusy("64 calls are waiting already"), 429, True),
-        (WorkshopClosed("cannot start workshop: out of processes"), 503, True),
-        (WorkshopError("training.ingest:ingest was killed"), 422, False),
+        (PoolBusy("64 calls are waiting already"), 429, True),
+        (PoolClosed("cannot start workshop: out of processes"), 503, True),
+        (WorkerLost("training.ingest:ingest was killed"), 422, False),
+        (TaskFailed("training.ingest:ingest took longer than 600 s"), 422, False),
         (NotDurable("on too few nodes"), 503, True),
         (PeerUnreachable("no address answers"), 503, True),
         (OSError(errno.ENOSPC, "No space left on device"), 503, True),

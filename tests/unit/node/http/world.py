@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import pickle
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -33,11 +32,10 @@ from node.membership.leadership import Leadership
 from node.membership.manager import Membership
 from node.membership.rotation import Rotator
 from node.membership.voters import Limits
-from node.processes import workshop_worker
-from node.processes.workshop import WorkshopError
-from node.processes.workshop_worker import Call, Returned
 from node.telemetry.telemetry import Telemetry
 from tests.unit.node.cluster import Flock, flock, loop_time
+from training.errors import TaskFailed
+from training.pool_worker import HEADER_BYTES, Call, Returned, pack, run, unpack
 
 ADMIN = "pvd_admin"
 SECRET = b"of 32 bytes, and of no node here"
@@ -56,12 +54,12 @@ class ThreadWorkshop:
         answer = await asyncio.to_thread(_work, function, args)
         if isinstance(answer, Returned):
             return answer.value
-        raise answer.error or WorkshopError(answer.text)
+        raise answer.error or TaskFailed(answer.text)
 
 
 def _work(function: str, args: tuple[Any, ...]) -> Any:
-    call = pickle.loads(workshop_worker.pack(Call(function, args))[workshop_worker.HEADER_BYTES :])  # noqa: S301
-    return pickle.loads(workshop_worker.pack(workshop_worker.run(call))[workshop_worker.HEADER_BYTES :])  # noqa: S301
+    call = unpack(pack(Call(function, args))[HEADER_BYTES:])
+    return unpack(pack(run(call))[HEADER_BYTES:])
 
 
 class Answer(msgspec.Struct, frozen=True):

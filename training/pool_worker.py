@@ -1,13 +1,15 @@
-"""The workshop's own process: takes one call at a time from its agent, runs it, gives back the result.
+"""A process of `training.pool`: takes one call at a time from its owner, runs it, gives back the result.
 
 Frames on standard input and output: 8-byte big-endian length, then a pickle. Both ends are ours and the pipes are
 private to them; bytes from the network only ever come as files that the called function parses.
 """
 
 import contextlib
+import ctypes
 import importlib
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,12 @@ import msgspec
 
 HEADER_BYTES = 8
 OOM_SCORE = 900
-"""When memory runs out the kernel ends this process before the agent."""
+"""When memory runs out the kernel ends this process before its owner."""
+_PR_SET_PDEATHSIG = 1
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The first word of a process: it has imported what it needs."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -40,7 +47,12 @@ class Raised(msgspec.Struct, frozen=True):
 
 def pack(message: object) -> bytes:
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    return len(body).to_bytes(HEADER_BYTES, "big") + body
+    return len(body).to_bytes(HEADER_BYTES) + body
+
+
+def unpack(body: bytes) -> Any:
+    """The message of a frame without its length."""
+    return pickle.loads(body)  # noqa: S301  from our own child or parent, over their pipe
 
 
 def find(function: str) -> Callable[..., object]:
@@ -59,17 +71,16 @@ def run(call: Call) -> Returned | Raised:
 def _portable(error: Exception) -> Exception | None:
     """The same exception if it can be pickled and made again, which those with their own `__init__` often cannot."""
     try:
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+        copy = unpack(pickle.dumps(error))
     except Exception:  # anything may happen in a foreign __reduce__
         return None
     return error if type(copy) is type(error) else None
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
-    """Until the agent closes the pipe."""
+    """Until the owner closes the pipe."""
     while header := source.read(HEADER_BYTES):
-        call = pickle.loads(source.read(int.from_bytes(header, "big")))  # noqa: S301  from our agent's pipe
-        sink.write(_answer(call))
+        sink.write(_answer(unpack(source.read(int.from_bytes(header)))))
         sink.flush()
 
 
@@ -81,14 +92,24 @@ def _answer(call: Call) -> bytes:
         return pack(Raised(None, f"the result of {call.function} cannot be passed on: {error}"))
 
 
+def die_with_parent() -> None:
+    """What outlives its owner would keep a CPU busy for a result that nobody takes."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the owner's to judge
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     # The pipe is for answers alone: whatever prints, prints to the log.
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if preload := sys.argv[1]:
+        find(preload)()
+    sink.write(pack(Ready()))
+    sink.flush()
     serve(sys.stdin.buffer, sink)
-
-
-if __name__ == "__main__":
-    main()
