@@ -12,7 +12,7 @@ from training.errors import TaskFailed, WorkerLost
 from training.places import Places
 from training.pool import Pool, PoolSettings
 from training.pool_worker import Raised
-from training.ports import Capacity, Task
+from training.ports import Capacity, Emit, Task
 
 _MAX_DATASETS = 16
 _NOBODY = NodeId("")
@@ -67,7 +67,7 @@ class InlineExecutor:
         while len(self._parts) > _MAX_DATASETS:
             self._parts.popitem(last=False)
 
-    async def run(self, task: Task) -> object:
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
         """See `ports.Executor.run`."""
         async with self._places.taken(task.cpus):
             sources = self._parts.get(task.data_key)
@@ -75,7 +75,7 @@ class InlineExecutor:
                 raise WorkerLost(f"dataset {task.data_key} is not shared")
             self._parts.move_to_end(task.data_key)
             args = (task.function, task.payload, task.data_key, sources)
-            answer = await self._pool.call("training.worker:execute", args, task.seconds, what="fit")
+            answer = await self._pool.call("training.worker:execute", args, task.seconds, "fit", on_message)
         if isinstance(answer, Raised):
             raise TaskFailed(answer.text[:_REASON_CHARACTERS])
         return answer.value

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from training.errors import PoolBusy, PoolClosed, TaskFailed, WorkerLost
-from training.pool_worker import HEADER_BYTES, Call, Raised, Returned, pack, unpack
-from training.ports import Launcher
+from training.pool_worker import HEADER_BYTES, Call, Raised, Returned, Told, pack, unpack
+from training.ports import Emit, Launcher, to_nobody
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,15 @@ class Pool:
         raise answer.error or TaskFailed(f"{function} raised {answer.text}")
 
     async def call(
-        self, function: str, args: tuple[Any, ...], seconds: float | None = None, what: str = ""
+        self,
+        function: str,
+        args: tuple[Any, ...],
+        seconds: float | None = None,
+        what: str = "",
+        on_message: Emit | None = None,
     ) -> Returned | Raised:
         """What became of the function. `what` it is called in the reasons of errors. A call that is cancelled has its
-        process killed.
+        process killed. With `on_message` the function has an argument `emit` more, and what it tells by it comes here.
 
         Raises:
             TaskFailed: it ran for longer than `seconds`, or than the pool's own limit.
@@ -83,12 +88,12 @@ class Pool:
             PoolBusy: too many calls wait already.
             PoolClosed: no process can be started, or the pool was stopped.
         """
-        frame, what = pack(Call(function, args)), what or function
+        frame, what = pack(Call(function, args, on_message is not None)), what or function
         limit = self._settings.seconds if seconds is None else seconds
         async with self._slot(), self._worker() as worker:
             try:
                 async with asyncio.timeout(limit):
-                    return await worker.call(frame)
+                    return await worker.call(frame, on_message or to_nobody)
             except TimeoutError:
                 raise TaskFailed(f"{what} took longer than {limit:g} s") from None
             except EOFError as error:
@@ -209,7 +214,7 @@ class _Worker:
         await self._read()
         self.ready = True
 
-    async def call(self, frame: bytes) -> Returned | Raised:
+    async def call(self, frame: bytes, on_message: Emit) -> Returned | Raised:
         """Raises EOFError when the process ends, whatever the reason."""
         sink = self.process.stdin
         try:
@@ -218,7 +223,11 @@ class _Worker:
                 await sink.drain()
         except ConnectionError as error:
             raise EOFError("the pipe broke") from error
-        answer: Returned | Raised = await self._read()
+        answer: Told | Returned | Raised = await self._read()
+        while isinstance(answer, Told):
+            for message in answer.messages:
+                on_message(message)
+            answer = await self._read()
         return answer
 
     async def _read(self) -> Any:

@@ -11,11 +11,15 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import msgspec
+
+from training.outbox import Outbox
+from training.ports import Message
 
 HEADER_BYTES = 8
 OOM_SCORE = 900
@@ -32,6 +36,14 @@ class Call(msgspec.Struct, frozen=True):
 
     function: str
     args: tuple[Any, ...]
+    emits: bool = False
+    """Whether it has an argument `emit` more, to tell messages by while it runs."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a call tells before it ends."""
+
+    messages: tuple[Message, ...]
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -61,9 +73,9 @@ def find(function: str) -> Callable[..., object]:
     return found
 
 
-def run(call: Call) -> Returned | Raised:
+def run(call: Call, **more: Any) -> Returned | Raised:
     try:
-        return Returned(find(call.function)(*call.args))
+        return Returned(find(call.function)(*call.args, **more))
     except Exception as error:  # the caller gets it
         return Raised(_portable(error), f"{type(error).__name__}: {error}")
 
@@ -80,16 +92,53 @@ def _portable(error: Exception) -> Exception | None:
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     """Until the owner closes the pipe."""
     while header := source.read(HEADER_BYTES):
-        sink.write(_answer(unpack(source.read(int.from_bytes(header)))))
+        call: Call = unpack(source.read(int.from_bytes(header)))
+        if call.emits:
+            with Sender(sink) as sender:
+                outcome = run(call, emit=sender.emit)
+        else:
+            outcome = run(call)
+        sink.write(_packed(call, outcome))
         sink.flush()
 
 
-def _answer(call: Call) -> bytes:
-    outcome = run(call)
+def _packed(call: Call, outcome: Returned | Raised) -> bytes:
     try:
         return pack(outcome)
     except Exception as error:  # a result that no pipe can carry is the function's fault
         return pack(Raised(None, f"the result of {call.function} cannot be passed on: {error}"))
+
+
+class Sender:
+    """Sends what one call tells, from a thread that begins with the first message. Once closed nobody but the caller
+    writes to the pipe."""
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._sink = sink
+        self._outbox = Outbox()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outbox.close()
+        if self._thread is not None:
+            self._thread.join()
+        self._send()
+
+    def emit(self, message: Message) -> None:
+        self._outbox.put(message)
+        if self._thread is None:
+            thread = threading.Thread(target=self._send, name="sender", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no memory is left for a thread: told when the call ends
+                thread.start()
+                self._thread = thread
+
+    def _send(self) -> None:
+        for batch in self._outbox.batches():
+            self._sink.write(pack(Told(batch)))
+            self._sink.flush()
 
 
 def die_with_parent() -> None:

@@ -1,14 +1,16 @@
 """What the trainer needs of whatever runs its tasks: the `Executor` protocol, and the report to the agent; and what
 whoever starts processes needs for it: the `Launcher` protocol."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from consensus.state import NodeId
+
+if TYPE_CHECKING:  # workers, which start no processes, stay small
+    import asyncio
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -22,12 +24,12 @@ class Capacity(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """One call of a function in a worker process, at one thread.
 
-    The worker calls `training.worker.execute(function, payload, data_key, sources)`, where `sources` are the
+    The worker calls `training.worker.execute(function, payload, data_key, sources, emit)`, where `sources` are the
     Parquet files of the shared dataset (paths, or buffers with their bytes).
     """
 
     function: str
-    """`module:name`, called as `name(payload, frame)` with the dataset as a pandas frame."""
+    """`module:name`, called as `name(payload, data, context)` with a `frames.Prepared` and a `context.TaskContext`."""
     payload: object
     """A frozen struct; crosses processes by pickle, on channels that belong to one epoch."""
     data_key: str
@@ -39,16 +41,51 @@ class Task(msgspec.Struct, frozen=True):
     cpus: int = 1
 
 
+class StoredBlob(msgspec.Struct, frozen=True):
+    """A file that a node has taken into its blob store: durable on all `holders`, which are node ids."""
+
+    digest: str
+    bytes: int
+    holders: tuple[str, ...]
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """How good a fit is after so many iterations: rounds of boosting, passes over the data, as its estimator has it."""
+
+    iteration: int
+    split: Literal["train", "validation"]
+    metric: str
+    value: float
+    seconds: float
+    """Since the fit began."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A model that a fit can go on from, stored at the node of its worker."""
+
+    iteration: int
+    blob: StoredBlob
+
+
+Message = CurvePoint | Checkpoint
+"""What a task tells while it runs."""
+Emit = Callable[[Message], None]
+
+
+def to_nobody(message: Message) -> None:
+    """An `Emit` for who does not listen."""
+
+
 class Launcher(Protocol):
     """What starts processes that cannot outlive this one, and ends them (`node.processes.children.Supervisor`)."""
 
     async def launch(
         self, argv: Sequence[str], env: Mapping[str, str], name: str, *, pipes: bool = False
-    ) -> asyncio.subprocess.Process:
+    ) -> "asyncio.subprocess.Process":
         """`env` is added to ours. With `pipes` its standard input and output are pipes to us. Raises OSError."""
         ...
 
-    async def kill(self, process: asyncio.subprocess.Process, grace: float) -> None:
+    async def kill(self, process: "asyncio.subprocess.Process", grace: float) -> None:
         """SIGTERM, `grace` seconds, SIGKILL to it and to all that belongs to it."""
         ...
 
@@ -81,8 +118,11 @@ class Executor(Protocol):
         at once. An executor keeps a bounded number of datasets and may drop the one not used for longest."""
         ...
 
-    async def run(self, task: Task) -> object:
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
         """Run one task; cancelling the call kills the task.
+
+        `on_message` gets what the task tells before it ends, in order, thinned out to some 20 a second of a kind; all
+        of it before this returns, and nothing after. It must not block.
 
         Raises:
             TaskFailed: the function raised, or the limit passed (`fit took longer than 300 s`).

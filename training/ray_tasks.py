@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import logging
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from consensus.state import NodeId
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
+from training.outbox import Outbox
 from training.places import Places
-from training.ports import Capacity, Task
+from training.ports import Capacity, Emit, Message, Task, to_nobody
 from training.ray_node import keep_loopback
 
 MAX_DATASETS = 16
@@ -37,6 +39,12 @@ class Started(msgspec.Struct, frozen=True):
     pid: int
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What the function tells before it ends. Workers of the release before send none: their tasks tell nothing."""
+
+    messages: tuple[Message, ...]
+
+
 class Done(msgspec.Struct, frozen=True):
     result: object
 
@@ -53,19 +61,30 @@ def _nothing() -> None:
 
 def stream(
     execute: str, function: str, payload: object, data_key: str, *parts: object
-) -> Iterator[Started | Done | Raised]:
-    """Runs in the worker. A stream of two, so that the driver knows when the task began: the limit counts from then."""
+) -> Iterator[Started | Told | Done | Raised]:
+    """Runs in the worker. A stream, so that the driver knows when the task began: the limit counts from then.
+
+    The function has a thread of its own, since only this one may yield what it tells meanwhile.
+    """
     module, _, name = execute.partition(":")
     worker = importlib.import_module(module)
     # A new process imports scikit-learn for some seconds: that is not the fit's time.
     getattr(worker, "preload", _nothing)()
     yield Started(ray.get_runtime_context().get_node_id(), os.getpid())
-    try:
-        result = getattr(worker, name)(function, payload, data_key, parts)
-    except Exception as error:  # the boundary to the driver: every failure of the function becomes its reason
-        yield Raised(f"{type(error).__name__}: {error}"[:REASON_CHARACTERS])
-    else:
-        yield Done(result)
+    outbox, outcomes = Outbox(), list[Done | Raised]()
+
+    def call() -> None:
+        try:
+            outcomes.append(Done(getattr(worker, name)(function, payload, data_key, parts, outbox.put)))
+        except BaseException as error:  # the boundary to the driver: every failure of the function becomes its reason
+            outcomes.append(Raised(f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]))
+        finally:
+            outbox.close()
+
+    threading.Thread(target=call, name="task", daemon=True).start()
+    for batch in outbox.batches():
+        yield Told(batch)
+    yield from outcomes
 
 
 # No retries by Ray: it would start a lost fold again behind the plan's back, under an old epoch's decision. The
@@ -140,7 +159,7 @@ class RayExecutor:
             while len(self._datasets) > MAX_DATASETS:
                 self._datasets.popitem(last=False)
 
-    async def run(self, task: Task) -> object:
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
         """See `ports.Executor.run`."""
         self._check()
         if task.data_key not in self._datasets:
@@ -148,12 +167,12 @@ class RayExecutor:
         self._datasets.move_to_end(task.data_key)
         parts = self._datasets[task.data_key]
         async with self._places.taken(task.cpus) as node:
-            return await self._run_on(node, task, parts)
+            return await self._run_on(node, task, parts, on_message or to_nobody)
 
-    async def _run_on(self, node: str, task: Task, parts: Sequence[Any]) -> object:
+    async def _run_on(self, node: str, task: Task, parts: Sequence[Any], on_message: Emit) -> object:
         submitting = asyncio.create_task(asyncio.to_thread(self._submit, node, task, parts), name="ray.submit")
         try:
-            return await self._follow(task, await asyncio.shield(submitting))
+            return await self._follow(task, await asyncio.shield(submitting), on_message)
         except exceptions.RayError as error:
             self._check()
             raise translate(error) from error
@@ -162,12 +181,12 @@ class RayExecutor:
             await asyncio.to_thread(ray.cancel, await submitting, force=True)
             raise
 
-    async def _follow(self, task: Task, items: AsyncIterator[Any]) -> object:
+    async def _follow(self, task: Task, items: AsyncIterator[Any], on_message: Emit) -> object:
         await _next(items)
         self._cpus_used += task.cpus
         try:
             async with asyncio.timeout(task.seconds):
-                outcome = await _next(items)
+                outcome = await _outcome(items, on_message)
         except TimeoutError:
             raise TaskFailed(f"fit took longer than {task.seconds:g} s") from None
         finally:
@@ -223,6 +242,13 @@ class RayExecutor:
 
 async def _next(items: AsyncIterator[Any]) -> Any:
     return await (await anext(items))
+
+
+async def _outcome(items: AsyncIterator[Any], on_message: Emit) -> Any:
+    while isinstance(item := await _next(items), Told):
+        for message in item.messages:
+            on_message(message)
+    return item
 
 
 def _put(parts: Sequence[Path]) -> tuple[Any, ...]:

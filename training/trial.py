@@ -15,6 +15,7 @@ import numpy as np
 from parvada.schema import OutputField, Scalar, Signature
 from parvada.trusted import TRUSTED_TYPES
 from training.catalog import NON_NEGATIVE, build, kind_of
+from training.context import ALONE, TaskContext
 from training.evaluate import score
 from training.folds import fold_split, holdout_split
 from training.frames import Prepared
@@ -26,7 +27,7 @@ _PROOF_ROWS = 200
 _REASON_LENGTH = 300
 
 
-def run_fold(task: FoldTask, data: Prepared) -> FoldOutcome:
+def run_fold(task: FoldTask, data: Prepared, _: TaskContext = ALONE) -> FoldOutcome:
     """Fit on the fold's training rows, score on its test rows."""
     classify = task.view.task != "regression"
     split = task.recipe.split
@@ -62,7 +63,7 @@ def _could_be_scored(task: str, model: Any, y: Any) -> bool:
     return len(np.unique(y)) > 1 and bool(np.isin(y, model.classes_).any())
 
 
-def refit(task: RefitTask, data: Prepared) -> RefitOutcome:
+def refit(task: RefitTask, data: Prepared, _: TaskContext = ALONE) -> RefitOutcome:
     """Fit on all rows but the held-out ones, score on those, and make the model file."""
     classify = task.view.task != "regression"
     try:

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from training.context import TaskContext
+from training.ports import Emit, to_nobody
 
-def execute(function: str, payload: Any, data_key: str, sources: Sequence[Any]) -> object:
-    """Call `function` ("module:name" of this package) with the payload and its prepared dataset.
+
+def execute(function: str, payload: Any, data_key: str, sources: Sequence[Any], emit: Emit = to_nobody) -> object:
+    """Call `function` ("module:name" of this package) with the payload, its prepared dataset and a `TaskContext`.
 
     `payload` has the attributes `view` (`training.tasks.DataView`) and `memory_mb`.
     `sources`: see `training.frames.prepare`.
@@ -27,7 +30,7 @@ def execute(function: str, payload: Any, data_key: str, sources: Sequence[Any]) 
         data = prepare(data_key, sources, payload.view)
         run = getattr(importlib.import_module(module), name)
         with _memory_limit(payload.memory_mb):
-            return run(payload, data)
+            return run(payload, data, TaskContext(emit))
 
 
 def preload() -> None:

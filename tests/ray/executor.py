@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from consensus.state import NodeId
-from training.ports import Capacity, Task
+from training.ports import Capacity, CurvePoint, Emit, Task, to_nobody
 
 EXECUTE = "tests.ray.tasks:execute"
 CAPACITY, CANCEL = 0, -1
@@ -39,6 +39,7 @@ class RemoteExecutor:
         self._connection = connection
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._ears: dict[int, Emit] = {}
         self._capacity = Capacity(0, 0, 0)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -68,8 +69,8 @@ class RemoteExecutor:
     async def allot(self, shares: Mapping[NodeId, int]) -> None:
         await self.call("allot", shares)
 
-    async def run(self, task: Task) -> object:
-        return await self.call("run", task)
+    async def run(self, task: Task, on_message: Emit = to_nobody) -> object:
+        return await self.call("run", task, on_message=on_message)
 
     async def stop(self) -> None:
         await self.call("stop")
@@ -79,9 +80,10 @@ class RemoteExecutor:
         await asyncio.wait([self._reading], timeout=CALL_SECONDS)
         assert await asyncio.to_thread(self.process.wait, 20) == 0
 
-    async def call(self, method: str, *arguments: object) -> Any:
+    async def call(self, method: str, *arguments: object, on_message: Emit = to_nobody) -> Any:
         assert self._writer is not None
         number = next(self._numbers)
+        self._ears[number] = on_message
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
         send(self._writer, (number, method, arguments))
         try:
@@ -98,6 +100,8 @@ class RemoteExecutor:
                 number, outcome = await receive(reader)
                 if number == CAPACITY:
                     self._capacity = outcome
+                elif isinstance(outcome, CurvePoint):
+                    self._ears[number](outcome)
                 elif isinstance(outcome, BaseException):
                     self._calls.pop(number).set_exception(outcome)
                 else:
@@ -116,6 +120,8 @@ async def serve(address: str, connection: socket.socket) -> None:
     calls: dict[int, asyncio.Task[None]] = {}
 
     async def answer(number: int, method: str, arguments: Sequence[Any]) -> None:
+        if method == "run":
+            arguments = (*arguments, lambda message: send(writer, (number, message)))
         try:
             outcome: object = getattr(executor, method)(*arguments)
             if inspect.isawaitable(outcome):

@@ -22,7 +22,8 @@ from tests.ray.driver import driver
 from tests.ray.executor import RemoteExecutor
 from training.epoch import RayRole
 from training.errors import TaskFailed, WorkerLost
-from training.ports import Task
+from training.outbox import PAUSE_SECONDS
+from training.ports import Message, Task
 from training.ray_cluster import RayCluster, RaySettings, RayStartError
 
 pytestmark = [
@@ -186,6 +187,44 @@ async def test_cancelling_the_call_kills_the_task(cluster: Cluster) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     await until("the worker process to be gone", lambda: not psutil.pid_exists(int(pid_file.read_text())))
+
+
+async def test_what_a_task_tells_comes_in_order_and_thinned_out(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    heard: list[Message] = []
+    began = time.monotonic()
+    await executor.run(task("tell", 100_000), heard.append)
+    elapsed = time.monotonic() - began
+    iterations = [message.iteration for message in heard]
+    assert 1 <= len(heard) <= elapsed / PAUSE_SECONDS + 2
+    assert iterations == sorted(set(iterations))
+    assert iterations[-1] == 100_000
+
+
+async def test_a_task_is_heard_while_it_runs_and_killed_in_native_code_all_the_same(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    heard: list[Message] = []
+    with pytest.raises(TaskFailed, match=r"took longer than 3 s"):
+        await executor.run(task("tell-and-hang", seconds=3.0), heard.append)
+    assert [message.iteration for message in heard] == [1]
+    call = asyncio.create_task(executor.run(task("tell-and-hang"), heard.append), name="to be cancelled")
+    await until("its first word", lambda: len(heard) == 2)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until("all CPUs to be free", lambda: executor.capacity().cpus_used == 0)
+
+
+async def test_what_a_lost_worker_told_was_heard(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    heard: list[Message] = []
+    gate = cluster.folder / "gate"
+    call = asyncio.create_task(executor.run(task("tell-and-crash", str(gate)), heard.append), name="to crash")
+    await until("its first word", lambda: bool(heard))
+    gate.touch()
+    with pytest.raises(WorkerLost):
+        await call
+    assert [message.iteration for message in heard] == [1]
 
 
 async def test_a_worker_process_that_crashes_is_lost_not_failed(cluster: Cluster) -> None:

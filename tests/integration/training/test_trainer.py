@@ -17,7 +17,7 @@ from tests.integration.training.cluster import ME, OneNode, one_node, trainer
 from training import archive
 from training.errors import EpochLost
 from training.inline import InlineExecutor
-from training.ports import Task
+from training.ports import Emit, Task
 from training.results import decode_segment
 
 pytestmark = pytest.mark.timeout(300)
@@ -37,11 +37,11 @@ class Halting(InlineExecutor):
         super().__init__(workers=1)
         self._left = tasks
 
-    async def run(self, task: Task) -> object:
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
         self._left -= 1
         if self._left < 0:
             await asyncio.Event().wait()
-        return await super().run(task)
+        return await super().run(task, on_message)
 
 
 class Hasty(InlineExecutor):
@@ -52,11 +52,11 @@ class Hasty(InlineExecutor):
         self._candidate = candidate
         self.limits: set[float] = set()
 
-    async def run(self, task: Task) -> object:
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
         if f"/{self._candidate}/" in task.label:
             self.limits.add(task.seconds)
             task = msgspec.structs.replace(task, seconds=0.5)
-        return await super().run(task)
+        return await super().run(task, on_message)
 
 
 def iris_csv() -> str:
@@ -152,9 +152,9 @@ class Counting(InlineExecutor):
         super().__init__(workers=1)
         self.ran: list[str] = []
 
-    async def run(self, task: Task) -> object:
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
         self.ran.append(task.label)
-        return await super().run(task)
+        return await super().run(task, on_message)
 
 
 async def test_a_sealed_job_that_is_tried_again_has_its_finished_folds_back(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from tests.support.clock import Clock
 from tests.unit.node.wait import alive, eventually
 from training.errors import PoolBusy, PoolClosed, TaskFailed, WorkerLost
 from training.inline import PlainChildren
+from training.outbox import PAUSE_SECONDS
 from training.pool import START_SECONDS, Pool
-from training.ports import Launcher
+from training.pool_worker import Raised, Returned
+from training.ports import CurvePoint, Emit, Launcher, Message, to_nobody
 
 HERE = __name__
 
@@ -80,6 +82,39 @@ def unpicklable() -> object:
 
 def echo(data: bytes) -> bytes:
     return data
+
+
+def tell(messages: list[CurvePoint], emit: Emit = to_nobody) -> str:
+    for message in messages:
+        emit(message)
+    return "done"
+
+
+def tell_and_hang(path: str, emit: Emit) -> None:
+    emit(POINTS[0])
+    hang(path)
+
+
+def tell_and_crash(gate: str, emit: Emit) -> None:
+    emit(POINTS[0])
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    os.abort()
+
+
+def tell_and_complain(emit: Emit) -> None:
+    emit(POINTS[0])
+    raise ValueError("row 3")
+
+
+def tell_a_lot(number: int, emit: Emit) -> float:
+    began = time.monotonic()
+    for iteration in range(1, number + 1):
+        emit(CurvePoint(iteration, "train", "loss", 1.0, 0.0))
+    return time.monotonic() - began
+
+
+POINTS = [CurvePoint(1, "train", f"m{number}", 0.5, 0.1) for number in range(10)]
 
 
 # ---------------------------------------------------------------- the tests
@@ -241,3 +276,72 @@ async def test_no_process_outlives_its_owner(tmp_path: Path) -> None:
     owner.kill()
     await owner.wait()
     await eventually(lambda: not alive(int(path.read_text())))
+
+
+# ---------------------------------------------------------------- what is told before the end
+class Ear:
+    """Notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Message] = []
+
+    def __call__(self, message: Message) -> None:
+        self.heard.append(message)
+
+
+async def test_messages_come_in_order_and_before_the_result(pool: Pool) -> None:
+    ear = Ear()
+    assert await pool.call(f"{HERE}:tell", (POINTS,), on_message=ear) == Returned("done")
+    assert ear.heard == POINTS
+    assert await pool.call(f"{HERE}:tell", (POINTS,)) == Returned("done"), "and nobody has to listen"
+    assert await pool.run(f"{HERE}:add", 1, 1) == 2
+
+
+async def test_a_message_comes_while_the_call_still_runs_and_its_limit_kills_it(
+    pool: Pool, clock: Clock, tmp_path: Path
+) -> None:
+    ear, path = Ear(), tmp_path / "pid"
+    call = asyncio.create_task(pool.call(f"{HERE}:tell_and_hang", (str(path),), 100.0, "fit", ear))
+    await eventually(lambda: bool(ear.heard) and path.exists() and bool(path.read_text()))
+    assert not call.done()
+    await clock.advance(100.0)
+    with pytest.raises(TaskFailed, match=r"fit took longer than 100 s"):
+        await call
+    assert not alive(int(path.read_text()))
+    assert ear.heard == POINTS[:1]
+
+
+async def test_a_call_that_is_cancelled_while_it_tells_takes_its_process_along(pool: Pool, tmp_path: Path) -> None:
+    ear, path = Ear(), tmp_path / "pid"
+    call = asyncio.create_task(pool.call(f"{HERE}:tell_and_hang", (str(path),), on_message=ear))
+    await eventually(lambda: bool(ear.heard) and path.exists() and bool(path.read_text()))
+    call.cancel()
+    await asyncio.wait([call])
+    assert not alive(int(path.read_text()))
+    assert await pool.run(f"{HERE}:add", 1, 1) == 2
+
+
+async def test_what_was_told_before_a_failure_has_come(pool: Pool, tmp_path: Path) -> None:
+    ear, gate = Ear(), tmp_path / "gate"
+    call = asyncio.create_task(pool.call(f"{HERE}:tell_and_crash", (str(gate),), on_message=ear))
+    await eventually(lambda: bool(ear.heard))
+    gate.touch()
+    with pytest.raises(WorkerLost, match="status -6"):
+        await call
+    assert ear.heard == POINTS[:1]
+    raised = await pool.call(f"{HERE}:tell_and_complain", (), on_message=ear)
+    assert isinstance(raised, Raised)
+    assert raised.text == "ValueError: row 3"
+    assert ear.heard == POINTS[:1] * 2
+
+
+async def test_a_flood_of_messages_is_thinned_out_where_it_rises(pool: Pool) -> None:
+    ear = Ear()
+    began = time.monotonic()
+    answer = await pool.call(f"{HERE}:tell_a_lot", (100_000,), on_message=ear)
+    elapsed = time.monotonic() - began
+    assert isinstance(answer, Returned)
+    assert len(ear.heard) <= elapsed / PAUSE_SECONDS + 2
+    iterations = [message.iteration for message in ear.heard]
+    assert iterations == sorted(set(iterations))
+    assert iterations[-1] == 100_000
