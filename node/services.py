@@ -38,6 +38,7 @@ from node.processes.children import Supervisor
 from node.processes.fronts import Fronts
 from node.processes.workshop import WORKSHOP
 from node.tasks import Tasks
+from node.telemetry.live import LiveFits
 from node.telemetry.telemetry import Telemetry
 from training.pool import Pool
 
@@ -109,7 +110,9 @@ class Services:
             lambda: self._bytes.replicator.owed,
             lambda: self._epochs.ray_epoch,
         )
-        self._local = Local(config.client, me.id, log, self._admins, self._bytes, self._telemetry, tmp)
+        self._live = LiveFits()
+        peers.server.mount(self._live.routes())
+        self._local = Local(config.client, me.id, log, self._admins, self._bytes, self._telemetry, self._live, tmp)
         # Jobs that have ended.
         self._archivist = Archivist(
             log,
@@ -156,6 +159,8 @@ class Services:
             rotation=self._members.rotation,
             settings=settings,
             removed=self._base.removal.happened,
+            live=self._live,
+            peers=self._base.peers.client,
             lost=self._bytes.replicator.lost,
             split=self._belonging.split,
         )

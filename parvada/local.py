@@ -20,6 +20,7 @@ PROPOSE: Final = "/local/propose"
 BLOBS: Final = "/local/blobs"
 STATS: Final = "/local/stats"
 TRAINER: Final = "/local/trainer"
+LIVE: Final = "/local/live"
 
 FRONT_HEADER: Final = "x-parvada-front"
 """On what a front passes on for a client: it never reaches the calls of this module."""

@@ -420,6 +420,33 @@ class LeaderboardRow(msgspec.Struct, kw_only=True):
     version: int | None = None
 
 
+class LiveSeries(msgspec.Struct, kw_only=True):
+    """Columns of equal length, one value an iteration; where there were too many, some are left out."""
+
+    split: str
+    """train or validation."""
+    metric: str
+    iteration: list[int]
+    value: list[float | None]
+    seconds: list[float]
+    """Since the fit began."""
+
+
+class LiveFit(msgspec.Struct, kw_only=True):
+    candidate: str
+    fold: int | None
+    """None: it is being fitted on all rows."""
+    series: list[LiveSeries]
+
+
+class LiveJob(msgspec.Struct, kw_only=True):
+    """The fits of a job that run now and tell how far they are."""
+
+    job: str
+    epoch: int
+    fits: list[LiveFit]
+
+
 class Leaderboard(msgspec.Struct, kw_only=True):
     job: str
     rows: list[LeaderboardRow]

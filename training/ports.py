@@ -140,3 +140,19 @@ class TrainerReport(msgspec.Struct, frozen=True):
     cpus: float
     cpus_used: float
     mode: Literal["ray", "inline"]
+
+
+class FitNews(msgspec.Struct, frozen=True):
+    """What a running fit has told since the last report. `fold` is -1 of a refit."""
+
+    job: str
+    candidate: str
+    fold: int
+    points: tuple[CurvePoint, ...]
+
+
+class LiveReport(msgspec.Struct, frozen=True):
+    """What the trainer tells its agent of curves: every running fit that tells anything, also those without news."""
+
+    epoch: int
+    fits: tuple[FitNews, ...]

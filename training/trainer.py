@@ -26,6 +26,7 @@ from parvada.local import Proposed
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
 from training.inline import InlineExecutor
 from training.ledger import Ledger, Proposer, fold_result, to_restore
+from training.live import LiveFeed
 from training.plan import REFIT, Finish, Propose, Start, Stop, Work, plan
 from training.ports import Executor, TrainerReport
 from training.recipes import Assignment, assignment, final_result, publication
@@ -61,6 +62,7 @@ class Trainer:
         self._recorder = Recorder(epoch, self._ledger, self._is_busy)
         self._proposer = Proposer(epoch)
         self._restored: set[JobId] = set()
+        self._live = LiveFeed(epoch)
         self._works: dict[Work, asyncio.Task[None]] = {}
         self._recording: set[Work] = set()
         """Those of `_works` whose result is on its way into the log: their CPUs are free."""
@@ -74,6 +76,7 @@ class Trainer:
         background = [
             self._guarded(self._recorder.run(), "record-folds"),
             self._guarded(self._report(), "report"),
+            self._guarded(self._live.run(self._link.report_live), "live"),
         ]
         try:
             while True:
@@ -187,7 +190,7 @@ class Trainer:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _fold(self, work: Work, given: Assignment) -> None:
-        outcome = await self._outcome(given)
+        outcome = await self._outcome(work, given)
         if isinstance(outcome, str):
             outcome = FoldOutcome(failed=outcome)
         if not isinstance(outcome, FoldOutcome):
@@ -200,7 +203,7 @@ class Trainer:
 
     async def _refit(self, work: Work, given: Assignment) -> None:
         scores = await self._ledger.scores(given.job, given.candidate)
-        outcome = await self._outcome(given)
+        outcome = await self._outcome(work, given)
         if isinstance(outcome, str):
             outcome = RefitOutcome(failed=outcome)
         if not isinstance(outcome, RefitOutcome):
@@ -241,18 +244,20 @@ class Trainer:
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    async def _outcome(self, given: Assignment) -> object:
+    async def _outcome(self, work: Work, given: Assignment) -> object:
         """The task's result, or the reason (str) why it cannot have one."""
         reason = ""
         for _ in range(_MAX_LOSSES):
             try:
                 await self._executor.share(given.dataset.digest, await self._local_parts(given.dataset))
-                return await self._executor.run(given.task)
+                return await self._executor.run(given.task, self._live.of(work))
             except TaskFailed as failed:
                 return failed.reason
             except WorkerLost as lost:
                 reason = str(lost)
                 log.warning("task.lost: %s: %s", given.task.label, lost)
+            finally:
+                self._live.ended(work)
         return f"its worker process ended {_MAX_LOSSES} times: {reason}"
 
     async def _local_parts(self, dataset: DatasetVersion) -> list[Path]:

@@ -17,6 +17,7 @@ from consensus.state import ClusterState, Digest, NodeId
 from parvada.local import (
     ACTOR_HEADER,
     COMMAND_HEADER,
+    LIVE,
     LOG,
     MAX_LOG_BYTES,
     PROPOSE,
@@ -29,7 +30,7 @@ from parvada.local import (
 )
 from parvada.local_calls import AgentAway, AgentRefused, AgentSocket, read_answer
 from training.errors import EpochLost, TrainingError
-from training.ports import TrainerReport
+from training.ports import LiveReport, TrainerReport
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,15 @@ class TrainerLink:
 
     async def report(self, report: TrainerReport) -> None:
         """A report that does not arrive is followed by another in a second."""
+        await self._tell(TRAINER, report)
+
+    async def report_live(self, report: LiveReport) -> None:
+        """One that does not arrive is lost."""
+        await self._tell(LIVE, report)
+
+    async def _tell(self, path: str, report: msgspec.Struct) -> None:
         with contextlib.suppress(AgentAway, AgentRefused):
-            await self._agent.call("POST", TRAINER, msgspec.msgpack.encode(report), seconds=_REPORT_SECONDS)
+            await self._agent.call("POST", path, msgspec.msgpack.encode(report), seconds=_REPORT_SECONDS)
 
     # ---------------------------------------------------------------- the replica
     async def _follow(self) -> None:

@@ -15,6 +15,8 @@ from node.blobs.store import BlobStore
 from node.jobs.results import Results, Workshop
 from node.membership.leadership import Leadership
 from node.membership.rotation import Rotator
+from node.peering.client import PeerClient
+from node.telemetry.live import LiveFits
 from node.telemetry.telemetry import Telemetry
 
 
@@ -61,6 +63,8 @@ class Ports(msgspec.Struct, frozen=True):
     settings: Settings
     removed: asyncio.Event
     """Set when this node has heard, from its log or from its peers, that it was removed for good."""
+    live: LiveFits
+    peers: PeerClient
     lost: Callable[[], AbstractSet[Digest]] = frozenset
     """Referred to, and held by no node within reach (`node.blobs.replicator`)."""
     split: Callable[[], Mapping[NodeId, str]] = dict

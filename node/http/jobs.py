@@ -16,11 +16,12 @@ from consensus.queries import current_version, jobs_by_age
 from consensus.state import ClusterState, JobId, JobState, Json
 from node.http import views
 from node.http.context import Ports
-from node.http.errors import Unknown, invalid, unknown
+from node.http.errors import Refusal, Unknown, invalid, unknown
 from node.http.events import PARAMETERS, follow
 from node.http.params import body, integer, known_only
 from node.http.routes import Route, answer, catch_up, command_id, commit, key_reused, ports_of, was_done
 from node.peering.words import PeerError
+from node.telemetry.live import PEER_PATH
 from parvada import schema
 
 if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the
 RESOLVE = "training.spec:resolve_job"
 TALLIED_FROM = 2
 """The level from which on jobs are tallied."""
+LIVE_SECONDS = 5.0
+"""For another node's answer: whoever looks at a live curve asks again."""
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -156,6 +159,22 @@ async def _whole(ports: Ports, job: facts.Job) -> facts.Job:
         return await ports.results.whole(now)
 
 
+async def live(request: web.Request) -> web.Response:
+    """The curves of its fits that run now, which only the node of the trainer knows."""
+    known_only(request)
+    ports, job = ports_of(request), _job(request).id
+    head = ports.log.state.epoch.head
+    if head in ("", ports.settings.node):
+        shown = ports.live.read(job)
+    else:
+        try:
+            shown = await ports.peers.call(head, "GET", PEER_PATH + job, timeout=LIVE_SECONDS)
+        except PeerError as error:
+            message = f"the node that trains cannot be asked now: {error}"
+            raise Refusal(503, "head_unreachable", message) from error
+    return web.Response(body=shown, content_type="application/json", charset="utf-8")
+
+
 async def events(request: web.Request) -> web.StreamResponse:
     """As `/v1/events`, of this job alone."""
     known_only(request, PARAMETERS)
@@ -196,6 +215,7 @@ ROUTES = (
     Route("GET", "/v1/jobs", list_jobs),
     Route("GET", "/v1/jobs/{job}", get_job),
     Route("GET", "/v1/jobs/{job}/leaderboard", leaderboard),
+    Route("GET", "/v1/jobs/{job}/live", live),
     Route("GET", "/v1/jobs/{job}/events", events),
     Route("POST", "/v1/jobs/{job}/cancel", cancel, "operator"),
     Route("POST", "/v1/jobs/{job}/retry", retry, "operator"),

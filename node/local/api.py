@@ -30,6 +30,7 @@ from parvada.local import (
     BLOBS,
     COMMAND_HEADER,
     FRONT_HEADER,
+    LIVE,
     LOG,
     PROPOSE,
     STATS,
@@ -46,7 +47,7 @@ from parvada.local import (
 )
 from parvada.refusals import problem
 from serving.stats import StatsReply, StatsReport
-from training.ports import TrainerReport
+from training.ports import LiveReport, TrainerReport
 
 log = logs.get("node.local.api")
 
@@ -74,6 +75,12 @@ class Reports(Protocol):
     def accept_trainer(self, report: TrainerReport) -> None: ...
 
 
+class Live(Protocol):
+    """What is needed of `node.telemetry.live.LiveFits`."""
+
+    def accept(self, report: LiveReport) -> None: ...
+
+
 class LocalApi:
     """`routes` go into the agent's application. `tmp` is the folder in which children make files to be adopted."""
 
@@ -86,9 +93,11 @@ class LocalApi:
         distributor: Distributor,
         reports: Reports,
         tmp: Path,
+        live: Live,
     ) -> None:
         self._log, self._views, self._blobs = log, views, blobs
         self._fetcher, self._distributor, self._reports, self._tmp = fetcher, distributor, reports, tmp
+        self._live = live
         self._streams: set[asyncio.Task[object]] = set()
 
     def routes(self) -> list[web.RouteDef]:
@@ -100,6 +109,7 @@ class LocalApi:
             web.post(BLOBS, _private(self._adopt)),
             web.post(STATS, _private(self._stats)),
             web.post(TRAINER, _private(self._trainer)),
+            web.post(LIVE, _private(self._fits)),
         ]
 
     async def end_streams(self, _: web.Application) -> None:
@@ -214,6 +224,13 @@ class LocalApi:
     async def _trainer(self, request: web.Request) -> web.Response:
         try:
             self._reports.accept_trainer(msgspec.msgpack.decode(await request.read(), type=TrainerReport))
+        except msgspec.MsgspecError as error:
+            return problem(400, "invalid", str(error))
+        return web.Response(status=204)
+
+    async def _fits(self, request: web.Request) -> web.Response:
+        try:
+            self._live.accept(msgspec.msgpack.decode(await request.read(), type=LiveReport))
         except msgspec.MsgspecError as error:
             return problem(400, "invalid", str(error))
         return web.Response(status=204)

@@ -7,7 +7,7 @@ from consensus.ports import Log
 from consensus.state import NodeId
 from node.blobs.build import Bytes
 from node.config import Client
-from node.local.api import LocalApi, Reports
+from node.local.api import Live, LocalApi, Reports
 from node.local.serving_view import ViewBuilder
 from node.local.view_feed import ViewFeed
 from node.tasks import Tasks
@@ -24,11 +24,12 @@ class Local:
         admin_sha256s: Callable[[], Sequence[str]],
         held: Bytes,
         reports: Reports,
+        live: Live,
         tmp: Path,
     ) -> None:
         """`admin_sha256s`, `tmp`: see `ViewBuilder`, `LocalApi`."""
         self._views = ViewFeed(log, ViewBuilder(me, config.auth, admin_sha256s))
-        self.api = LocalApi(log, self._views, held.store, held.transfer, held.distributor, reports, tmp)
+        self.api = LocalApi(log, self._views, held.store, held.transfer, held.distributor, reports, tmp, live)
 
     def start(self, tasks: Tasks) -> None:
         tasks.start(self._views.run(), "views")

@@ -37,6 +37,8 @@ def test_data_trained_on_one_node_serves_from_all(flock: Flock) -> None:
     pushed = flock.push(flock.nodes[1], "iris", iris_csv(), "?target=species")
     assert all(len(holders) >= 2 for holders in pushed["holders"].values())
     job = flock.submit(flock.nodes[2], {"datasets": ["iris"], "models": QUICK, "seed": 1})
+    for node in flock.nodes:  # only one of them has the trainer
+        assert flock.read(node, f"/v1/jobs/{job}/live?consistency=linearizable")["job"] == job
     assert flock.wait_for_job(job)["state"] == "succeeded"
     for node in flock.nodes:
         answer = flock.wait_for_answer(node, "POST", "/v1/models/iris/predict", {"rows": [ROW]})

@@ -29,6 +29,7 @@ from node.blobs.store import BlobStore
 from node.local.api import LocalApi, serve
 from node.local.serving_view import ViewBuilder
 from node.local.view_feed import ViewFeed
+from node.telemetry.live import LiveFits
 from parvada.schema import DatasetRef, JobSpec
 from serving.stats import StatsReply, StatsReport
 from tests.support.memory_log import MemoryNetwork
@@ -70,6 +71,7 @@ class OneNode:
         self.log = self.network.logs[ME]
         self.blobs = BlobStore(root / "blobs")
         self.alone = Alone()
+        self.live = LiveFits()
         self.tmp = root / "tmp"
         self._run = tempfile.TemporaryDirectory()  # a short path: the name of a socket has at most 107 bytes
         self.socket = Path(self._run.name) / "run" / "agent.sock"
@@ -82,7 +84,7 @@ class OneNode:
         member = Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0, level=LEVEL)
         await self.propose(NameCluster("c", "test"), JoinMember(member), RaiseLevel(LEVEL), BeginEpoch(1, ME))
         views = ViewFeed(self.log, ViewBuilder(ME, "writes", lambda: ADMINS))
-        api = LocalApi(self.log, views, self.blobs, self.alone, self.alone, self.alone, self.tmp)
+        api = LocalApi(self.log, views, self.blobs, self.alone, self.alone, self.alone, self.tmp, self.live)
         app = web.Application()
         app.add_routes(api.routes())
         app.on_shutdown.append(api.end_streams)

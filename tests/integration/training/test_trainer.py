@@ -11,13 +11,23 @@ from sklearn.datasets import load_iris
 from consensus.messages import BeginEpoch, CancelJob, DropBlobs, RetryJob
 from consensus.state import CandidateState, Job, JobState
 from parvada.columns import to_frame
-from parvada.schema import CandidateSpec, CvSpec, FinalResult, JobSpec, LimitSpec, PublishSpec, VersionDetail
+from parvada.schema import (
+    CandidateSpec,
+    CvSpec,
+    FinalResult,
+    JobSpec,
+    LimitSpec,
+    LiveFit,
+    LiveJob,
+    PublishSpec,
+    VersionDetail,
+)
 from parvada.trusted import TRUSTED_TYPES
 from tests.integration.training.cluster import ME, OneNode, one_node, trainer
 from training import archive
 from training.errors import EpochLost
 from training.inline import InlineExecutor
-from training.ports import Emit, Task
+from training.ports import CurvePoint, Emit, Task
 from training.results import decode_segment
 
 pytestmark = pytest.mark.timeout(300)
@@ -56,6 +66,21 @@ class Hasty(InlineExecutor):
         if f"/{self._candidate}/" in task.label:
             self.limits.add(task.seconds)
             task = msgspec.structs.replace(task, seconds=0.5)
+        return await super().run(task, on_message)
+
+
+class Talking(InlineExecutor):
+    """Its fits tell two points of a curve, and go on when `heard` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(workers=1)
+        self.heard = asyncio.Event()
+
+    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+        assert on_message is not None
+        for iteration in (1, 2):
+            on_message(CurvePoint(iteration, "train", "loss", 1 / iteration, 0.1 * iteration))
+        await self.heard.wait()
         return await super().run(task, on_message)
 
 
@@ -114,6 +139,26 @@ async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path, talli
         assert leaderboard(again) == leaderboard(job)
         assert node.log.state.models["iris"].latest == 2
         assert node.log.state.models["iris"].aliases["production"] == 1
+
+
+async def test_what_running_fits_tell_is_known_to_the_agent_until_they_end(tmp_path: Path) -> None:
+    executor = Talking()
+    async with one_node(tmp_path) as node, trainer(node, 1, executor):
+        await node.add_dataset("iris", iris_csv())
+        spec = JobSpec(datasets=["iris"], models=["GaussianNB"], cv=CvSpec(folds=2), publish=PublishSpec(when="never"))
+        name = await node.submit(spec, "told")
+
+        def shown() -> list[LiveFit]:
+            return msgspec.json.decode(node.live.read(name), type=LiveJob).fits
+
+        await node.wait_for(lambda: len(shown()) == 2)
+        assert [(fit.candidate, fit.fold, fit.series[0].value) for fit in shown()] == [
+            ("0.0", 0, [1.0, 0.5]),
+            ("0.0", 1, [1.0, 0.5]),
+        ]
+        executor.heard.set()
+        assert (await finished(node, name)).state is JobState.SUCCEEDED
+        await node.wait_for(lambda: not shown())
 
 
 @pytest.mark.parametrize("tallied", [True, False])

@@ -17,6 +17,7 @@ from node.peering.gate import Presence
 from node.peering.server import PeerApi
 from node.peering.table import PeerTable
 from node.peering.words import Grant
+from node.telemetry.live import LiveFits
 
 AUTHORITY = Authority.from_secret(b"a secret of 32 bytes, for tests!")
 STRANGERS = Authority.from_secret(b"another secret of 32 bytes, too!")
@@ -44,7 +45,8 @@ class Node:
         self.peers = PeerClient(self.identity, self.table, connect_seconds=PATIENT_SECONDS)
         self.transfer = Transfer(self.id, self.blobs, self.peers)
         self.api = PeerApi(self.identity, self.table, Presence(self))
-        self.api.mount(BlobRoutes(self.blobs, self.repair).routes())
+        self.live = LiveFits()
+        self.api.mount([*BlobRoutes(self.blobs, self.repair).routes(), *self.live.routes()])
         self.port = 0
         self._fingerprint = authority.fingerprint
 

@@ -7,8 +7,10 @@ import pytest_asyncio
 
 from consensus.messages import BeginEpoch, FoldDone, RecordFolds, StartFolds
 from consensus.state import CandidateId, JobId, Json
+from tests.unit.node.fabric import Node
 from tests.unit.node.http.facts import dataset, run, submit
 from tests.unit.node.http.world import World
+from training.ports import CurvePoint, FitNews, LiveReport
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -279,3 +281,30 @@ async def test_a_retried_cancel_is_the_same_cancel(api: World) -> None:
 async def test_the_length_of_a_key(api: World, key: str, status: int) -> None:
     answer = await api.call("POST", "/v1/jobs", json=_spec(), headers={"Idempotency-Key": key})
     assert answer.status == status
+
+
+async def test_live_curves_are_those_of_the_node_that_trains_wherever_one_asks(api: World) -> None:
+    job = await submit(api, "data")
+    me, other, third = api.flock.nodes
+    point = CurvePoint(3, "train", "loss", 0.25, 1.5)
+
+    async def shown_by(head: Node) -> Any:
+        epoch = api.state.epoch.number + 1
+        await api.log.propose(BeginEpoch(epoch, head.id), actor="test")
+        head.live.accept(LiveReport(epoch, (FitNews(job, "0.0", 1, (point,)), FitNews("other", "0.0", 0, (point,)))))
+        found = await api.get(f"/v1/jobs/{job}/live")
+        assert found["epoch"] == epoch
+        return found["fits"]
+
+    series = {"split": "train", "metric": "loss", "iteration": [3], "value": [0.25], "seconds": [1.5]}
+    expected = [{"candidate": "0.0", "fold": 1, "series": [series]}]
+    assert await shown_by(me) == expected
+    assert await shown_by(other) == expected, "asked over the peer port"
+    assert (await api.call("GET", "/v1/jobs/nothing/live")).problem == (404, "unknown_job")
+
+    await api.log.propose(BeginEpoch(api.state.epoch.number + 1, third.id), actor="test")
+    await third.stop()
+    answer = await api.call("GET", f"/v1/jobs/{job}/live")
+    assert answer.problem == (503, "head_unreachable")
+    await third.start()
+    assert (await api.get(f"/v1/jobs/{job}/live"))["fits"] == []

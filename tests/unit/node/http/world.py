@@ -177,7 +177,14 @@ def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: i
     leadership = Leadership(me.peers, log, membership, loop_time)
     distributor = three.distributors[me.id]
     local = LocalApi(
-        log, ViewFeed(log, ViewBuilder(me.id, auth, lambda: admins)), me.blobs, me.transfer, distributor, telemetry, tmp
+        log,
+        ViewFeed(log, ViewBuilder(me.id, auth, lambda: admins)),
+        me.blobs,
+        me.transfer,
+        distributor,
+        telemetry,
+        tmp,
+        me.live,
     )
     rotation = _rotation(three, folder)
     settings = Settings(
@@ -205,6 +212,8 @@ def _ports(three: Flock, folder: Path, tmp: Path, auth: Any, max_upload_bytes: i
         rotation=rotation,
         settings=settings,
         removed=removed,
+        live=me.live,
+        peers=me.peers,
     )
     return ports, local
 

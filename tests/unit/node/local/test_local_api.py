@@ -21,11 +21,12 @@ from node.local.serving_view import ViewBuilder
 from node.local.view_feed import ViewFeed
 from node.telemetry.telemetry import Telemetry
 from parvada.local import FRONT_HEADER
+from parvada.schema import LiveJob
 from serving.stats import ModelStats, StatsReply, StatsReport
 from serving.view import ServingView, decode_view
 from tests.support.clock import Clock
 from tests.unit.node.cluster import Flock, flock
-from training.ports import TrainerReport
+from training.ports import CurvePoint, FitNews, LiveReport, TrainerReport
 
 CONTENT = b"model" * 1000
 ADMINS = ("a" * 64,)
@@ -44,7 +45,14 @@ class Agent:
             node.id, "node-0", "0.1.0", log, node.blobs, folder, sessions=lambda: (), owed=lambda: 0
         )
         self.api = LocalApi(
-            log, self.views, node.blobs, node.transfer, flock.distributors[node.id], self.telemetry, self.tmp
+            log,
+            self.views,
+            node.blobs,
+            node.transfer,
+            flock.distributors[node.id],
+            self.telemetry,
+            self.tmp,
+            node.live,
         )
 
 
@@ -190,7 +198,15 @@ async def test_no_quorum_is_said_with_when_to_retry(agent: Agent, local: aiohttp
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "view"), ("GET", "log"), ("POST", "propose"), ("POST", "blobs"), ("POST", "stats"), ("POST", "trainer")],
+    [
+        ("GET", "view"),
+        ("GET", "log"),
+        ("POST", "propose"),
+        ("POST", "blobs"),
+        ("POST", "stats"),
+        ("POST", "trainer"),
+        ("POST", "live"),
+    ],
 )
 async def test_what_came_through_a_front_gets_nothing(local: aiohttp.ClientSession, method: str, path: str) -> None:
     headers = {FRONT_HEADER: "1"}
@@ -277,4 +293,15 @@ async def test_the_trainer_reports(agent: Agent, local: aiohttp.ClientSession) -
         assert response.status == 204
     assert agent.telemetry.trainer() == report
     async with local.post("/local/trainer", data=b"junk") as response:
+        assert response.status == 400
+
+
+async def test_the_trainer_tells_how_far_its_fits_are(agent: Agent, local: aiohttp.ClientSession) -> None:
+    point = CurvePoint(3, "validation", "loss", 0.5, 1.5)
+    report = LiveReport(1, (FitNews("job-1", "0.2", 4, (point,)),))
+    async with local.post("/local/live", data=msgspec.msgpack.encode(report)) as response:
+        assert response.status == 204
+    shown = msgspec.json.decode(agent.flock.first.live.read("job-1"), type=LiveJob)
+    assert [(fit.candidate, fit.fold, fit.series[0].value) for fit in shown.fits] == [("0.2", 4, [0.5])]
+    async with local.post("/local/live", data=b"junk") as response:
         assert response.status == 400
