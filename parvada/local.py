@@ -5,7 +5,6 @@ The views, reports and commands that travel in it belong to who makes them: `ser
 `training.ports`, `consensus.codec`.
 """
 
-import asyncio
 from typing import Final, Protocol
 
 import msgspec
@@ -88,7 +87,8 @@ class EntryFrame(msgspec.Struct, frozen=True):
 
 
 class Stream(Protocol):
-    """An `asyncio.StreamReader`, or aiohttp's."""
+    """An `asyncio.StreamReader`, or aiohttp's. Worker processes import this module and stay small without asyncio: its
+    IncompleteReadError is an EOFError here."""
 
     async def readexactly(self, n: int) -> bytes: ...
 
@@ -103,8 +103,8 @@ async def read_frame(stream: Stream, most: int) -> bytes | None:
     the stream ended within it."""
     try:
         head = await stream.readexactly(_HEAD_BYTES)
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
+    except EOFError as error:
+        if getattr(error, "partial", b""):
             raise WireError("the stream ended within a frame") from error
         return None
     length = int.from_bytes(head, "big")
@@ -112,7 +112,7 @@ async def read_frame(stream: Stream, most: int) -> bytes | None:
         raise WireError(f"a frame of {length} bytes; 1 to {most} are possible")
     try:
         return await stream.readexactly(length)
-    except asyncio.IncompleteReadError as error:
+    except EOFError as error:
         raise WireError("the stream ended within a frame") from error
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from training.blob_door import BlobDoor
 from training.ports import Emit, to_nobody
 
 
@@ -10,6 +11,8 @@ class TaskContext(msgspec.Struct, frozen=True):
 
     emit: Emit
     """Tell a `CurvePoint` or a `Checkpoint` to the trainer; never waits, see `training.outbox`."""
+    door: BlobDoor | None = None
+    """Into the blob store of the worker's node; None where no agent is."""
 
 
 ALONE = TaskContext(to_nobody)

@@ -43,6 +43,10 @@ class WorkerLost(TrainingError):
     """The process or node that ran the task is gone, through no known fault of the task: run it again."""
 
 
+class NotStored(TrainingError):
+    """The agent of a worker's node did not take a file, for a reason of its node's."""
+
+
 class PoolBusy(TrainingError):
     """Too many calls are waiting for a process."""
 

@@ -12,7 +12,7 @@ from training.errors import TaskFailed, WorkerLost
 from training.places import Places
 from training.pool import Pool, PoolSettings
 from training.pool_worker import Raised
-from training.ports import Capacity, Emit, Task
+from training.ports import Capacity, Hear, Task
 
 _MAX_DATASETS = 16
 _NOBODY = NodeId("")
@@ -67,7 +67,7 @@ class InlineExecutor:
         while len(self._parts) > _MAX_DATASETS:
             self._parts.popitem(last=False)
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         """See `ports.Executor.run`."""
         async with self._places.taken(task.cpus):
             sources = self._parts.get(task.data_key)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from training.plan import Work
-from training.ports import CurvePoint, Emit, FitNews, LiveReport, Message
+from training.ports import CurvePoint, FitNews, Hear, LiveReport, Message
 
 PAUSE_SECONDS = 0.5
 """Between two reports, while there is news."""
@@ -24,7 +24,7 @@ class LiveFeed:
         self._fits: dict[Work, deque[CurvePoint]] = {}
         self._changed = asyncio.Event()
 
-    def of(self, work: Work) -> Emit:
+    def of(self, work: Work) -> Hear:
         """What the messages of a work item are given to."""
 
         def take(message: Message) -> None:

@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from training.ports import CurvePoint, Message
+from training.ports import Checkpoint, CurvePoint, Word
 
 PAUSE_SECONDS = 0.05
 """Between two batches."""
 MAX_PENDING = 64
-"""Messages of one batch; beyond, those of the series that have been quiet for longest go."""
+"""Of one batch; beyond, those of the series that have been quiet for longest go."""
 
 
 class Outbox:
@@ -19,16 +19,16 @@ class Outbox:
 
     def __init__(self, pause: float = PAUSE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._pause, self._clock = pause, clock
-        self._pending: dict[tuple[str, ...], Message] = {}
+        self._pending: dict[tuple[str, ...], Word] = {}
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, message: Message) -> None:
+    def put(self, word: Word) -> None:
         """Costs a microsecond or two, however often and however slow the other side."""
-        series = _series(message)
+        series = _series(word)
         with self._changed:
             self._pending.pop(series, None)  # so that the order stays that of the latest ones
-            self._pending[series] = message
+            self._pending[series] = word
             if len(self._pending) == 1:
                 self._changed.notify()
             elif len(self._pending) > MAX_PENDING:
@@ -40,13 +40,13 @@ class Outbox:
             self._closed = True
             self._changed.notify()
 
-    def batches(self) -> Iterator[tuple[Message, ...]]:
+    def batches(self) -> Iterator[tuple[Word, ...]]:
         """Waits for messages, but never long for the last ones."""
         while batch := self._take():
             yield batch
             self._rest(self._clock() + self._pause)
 
-    def _take(self) -> tuple[Message, ...]:
+    def _take(self) -> tuple[Word, ...]:
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closed)
             batch = tuple(self._pending.values())
@@ -59,7 +59,7 @@ class Outbox:
                 self._changed.wait(left)
 
 
-def _series(message: Message) -> tuple[str, ...]:
-    if isinstance(message, CurvePoint):
-        return ("curve", message.split, message.metric)
-    return ("checkpoint",)
+def _series(word: Word) -> tuple[str, ...]:
+    if isinstance(word, CurvePoint):
+        return ("curve", word.split, word.metric)
+    return ("checkpoint",) if isinstance(word, Checkpoint) else ("time",)

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from training.errors import PoolBusy, PoolClosed, TaskFailed, WorkerLost
+from training.inbox import pass_on
 from training.pool_worker import HEADER_BYTES, Call, Raised, Returned, Told, pack, unpack
-from training.ports import Emit, Launcher, to_nobody
+from training.ports import Hear, Launcher, to_nobody
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Pool:
         args: tuple[Any, ...],
         seconds: float | None = None,
         what: str = "",
-        on_message: Emit | None = None,
+        on_message: Hear | None = None,
     ) -> Returned | Raised:
         """What became of the function. `what` it is called in the reasons of errors. A call that is cancelled has its
         process killed. With `on_message` the function has an argument `emit` more, and what it tells by it comes here.
@@ -92,8 +93,8 @@ class Pool:
         limit = self._settings.seconds if seconds is None else seconds
         async with self._slot(), self._worker() as worker:
             try:
-                async with asyncio.timeout(limit):
-                    return await worker.call(frame, on_message or to_nobody)
+                async with asyncio.timeout(limit) as timeout:
+                    return await worker.call(frame, on_message or to_nobody, timeout)
             except TimeoutError:
                 raise TaskFailed(f"{what} took longer than {limit:g} s") from None
             except EOFError as error:
@@ -214,7 +215,7 @@ class _Worker:
         await self._read()
         self.ready = True
 
-    async def call(self, frame: bytes, on_message: Emit) -> Returned | Raised:
+    async def call(self, frame: bytes, on_message: Hear, limit: asyncio.Timeout) -> Returned | Raised:
         """Raises EOFError when the process ends, whatever the reason."""
         sink = self.process.stdin
         try:
@@ -225,8 +226,7 @@ class _Worker:
             raise EOFError("the pipe broke") from error
         answer: Told | Returned | Raised = await self._read()
         while isinstance(answer, Told):
-            for message in answer.messages:
-                on_message(message)
+            pass_on(answer.words, on_message, limit)
             answer = await self._read()
         return answer
 

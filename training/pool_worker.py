@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 import msgspec
 
 from training.outbox import Outbox
-from training.ports import Message
+from training.ports import Word
 
 HEADER_BYTES = 8
 OOM_SCORE = 900
@@ -43,7 +43,7 @@ class Call(msgspec.Struct, frozen=True):
 class Told(msgspec.Struct, frozen=True):
     """What a call tells before it ends."""
 
-    messages: tuple[Message, ...]
+    words: tuple[Word, ...]
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ class Sender:
             self._thread.join()
         self._send()
 
-    def emit(self, message: Message) -> None:
+    def emit(self, message: Word) -> None:
         self._outbox.put(message)
         if self._thread is None:
             thread = threading.Thread(target=self._send, name="sender", daemon=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from consensus.state import NodeId
+from parvada.local import StoredBlob
 
 if TYPE_CHECKING:  # workers, which start no processes, stay small
     import asyncio
@@ -41,14 +42,6 @@ class Task(msgspec.Struct, frozen=True):
     cpus: int = 1
 
 
-class StoredBlob(msgspec.Struct, frozen=True):
-    """A file that a node has taken into its blob store: durable on all `holders`, which are node ids."""
-
-    digest: str
-    bytes: int
-    holders: tuple[str, ...]
-
-
 class CurvePoint(msgspec.Struct, frozen=True):
     """How good a fit is after so many iterations: rounds of boosting, passes over the data, as its estimator has it."""
 
@@ -67,12 +60,21 @@ class Checkpoint(msgspec.Struct, frozen=True):
     blob: StoredBlob
 
 
+class MoreTime(msgspec.Struct, frozen=True):
+    """What the task does from here on is not what its limit is for: it has so many seconds from now."""
+
+    seconds: float
+
+
 Message = CurvePoint | Checkpoint
 """What a task tells while it runs."""
-Emit = Callable[[Message], None]
+Word = Message | MoreTime
+"""The last is for the executor, which sees to the limit."""
+Emit = Callable[[Word], None]
+Hear = Callable[[Message], None]
 
 
-def to_nobody(message: Message) -> None:
+def to_nobody(message: Word) -> None:
     """An `Emit` for who does not listen."""
 
 
@@ -118,7 +120,7 @@ class Executor(Protocol):
         at once. An executor keeps a bounded number of datasets and may drop the one not used for longest."""
         ...
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         """Run one task; cancelling the call kills the task.
 
         `on_message` gets what the task tells before it ends, in order, thinned out to some 20 a second of a kind; all

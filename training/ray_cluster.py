@@ -94,6 +94,8 @@ class RaySettings(msgspec.Struct, frozen=True):
     port: int = 6379
     """Of the head's control store; the six above it are for the other services, 20000 to 20999 for workers.
     On loopback the system chooses all ports, and the announced address tells."""
+    environment: Mapping[str, str] = {}
+    """Of the processes that run tasks, beside Ray's own."""
     object_store_bytes: Callable[[], int] = lambda: OBJECT_STORE_MOST
     """Told at each start. More than /dev/shm has free, and Ray keeps its objects in a file under `folder`: correct,
     but slow."""
@@ -246,7 +248,8 @@ class RayCluster:
 
     async def _launch(self, wanted: RayStatus) -> None:
         command = ray_command(self._settings, wanted.role, wanted.address, self._folder)
-        starting = asyncio.create_task(self._launcher.launch(command, self.environment, PROCESS), name="ray.launch")
+        environment = {**self._settings.environment, **self.environment}
+        starting = asyncio.create_task(self._launcher.launch(command, environment, PROCESS), name="ray.launch")
         self._started = wanted
         try:
             self._process = await asyncio.shield(starting)

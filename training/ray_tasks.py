@@ -18,9 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from consensus.state import NodeId
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
+from training.inbox import pass_on
 from training.outbox import Outbox
 from training.places import Places
-from training.ports import Capacity, Emit, Message, Task, to_nobody
+from training.ports import Capacity, Hear, Task, Word, to_nobody
 from training.ray_node import keep_loopback
 
 MAX_DATASETS = 16
@@ -42,7 +43,7 @@ class Started(msgspec.Struct, frozen=True):
 class Told(msgspec.Struct, frozen=True):
     """What the function tells before it ends. Workers of the release before send none: their tasks tell nothing."""
 
-    messages: tuple[Message, ...]
+    words: tuple[Word, ...]
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -159,7 +160,7 @@ class RayExecutor:
             while len(self._datasets) > MAX_DATASETS:
                 self._datasets.popitem(last=False)
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         """See `ports.Executor.run`."""
         self._check()
         if task.data_key not in self._datasets:
@@ -169,7 +170,7 @@ class RayExecutor:
         async with self._places.taken(task.cpus) as node:
             return await self._run_on(node, task, parts, on_message or to_nobody)
 
-    async def _run_on(self, node: str, task: Task, parts: Sequence[Any], on_message: Emit) -> object:
+    async def _run_on(self, node: str, task: Task, parts: Sequence[Any], on_message: Hear) -> object:
         submitting = asyncio.create_task(asyncio.to_thread(self._submit, node, task, parts), name="ray.submit")
         try:
             return await self._follow(task, await asyncio.shield(submitting), on_message)
@@ -181,12 +182,12 @@ class RayExecutor:
             await asyncio.to_thread(ray.cancel, await submitting, force=True)
             raise
 
-    async def _follow(self, task: Task, items: AsyncIterator[Any], on_message: Emit) -> object:
+    async def _follow(self, task: Task, items: AsyncIterator[Any], on_message: Hear) -> object:
         await _next(items)
         self._cpus_used += task.cpus
         try:
-            async with asyncio.timeout(task.seconds):
-                outcome = await _outcome(items, on_message)
+            async with asyncio.timeout(task.seconds) as limit:
+                outcome = await _outcome(items, on_message, limit)
         except TimeoutError:
             raise TaskFailed(f"fit took longer than {task.seconds:g} s") from None
         finally:
@@ -244,10 +245,9 @@ async def _next(items: AsyncIterator[Any]) -> Any:
     return await (await anext(items))
 
 
-async def _outcome(items: AsyncIterator[Any], on_message: Emit) -> Any:
+async def _outcome(items: AsyncIterator[Any], on_message: Hear, limit: asyncio.Timeout) -> Any:
     while isinstance(item := await _next(items), Told):
-        for message in item.messages:
-            on_message(message)
+        pass_on(item.words, on_message, limit)
     return item
 
 

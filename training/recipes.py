@@ -58,7 +58,7 @@ def assignment(state: ClusterState, work: Work) -> Assignment:
     memory = limits.fit_memory_mb
     payload: object = FoldTask(view, recipe, work.fold, memory)
     if work.fold == REFIT:
-        payload = RefitTask(view, recipe, memory)
+        payload = RefitTask(view, recipe, memory, store=_unit_detail(unit.detail).publish_when != "never")
     task = Task(
         function="training.trial:refit" if work.fold == REFIT else "training.trial:run_fold",
         payload=payload,
@@ -177,7 +177,7 @@ def _moves(state: ClusterState, given: Assignment, rule: UnitDetail, metrics: di
 def final_result(outcome: RefitOutcome, model: str | None = None, version: int | None = None) -> Json:
     result = FinalResult(
         holdout=dict(outcome.holdout),
-        model_bytes=len(outcome.model),
+        model_bytes=outcome.model_bytes,
         fit_seconds=outcome.fit_seconds,
         model=model,
         version=version,

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from parvada.local import StoredBlob
 from parvada.schema import InputField, Signature
 from training.preprocess import PreprocessOptions
 
@@ -52,6 +53,9 @@ class RefitTask(msgspec.Struct, frozen=True):
     view: DataView
     recipe: Recipe
     memory_mb: int = 0
+    store: bool = False
+    """Whether the worker stores the model file at its own node; else it sends it. A trainer of the release before does
+    not ask for it."""
 
 
 class FoldOutcome(msgspec.Struct, frozen=True):
@@ -66,7 +70,8 @@ class FoldOutcome(msgspec.Struct, frozen=True):
 
 
 class RefitOutcome(msgspec.Struct, frozen=True):
-    """`model`: a skops file that was loaded again and predicts the same. `failed` as in `FoldOutcome`."""
+    """Of a skops file that was loaded again and predicts the same: where it is `stored`, or else the file itself.
+    `failed` as in `FoldOutcome`."""
 
     model: bytes = b""
     signature: Signature | None = None
@@ -74,3 +79,10 @@ class RefitOutcome(msgspec.Struct, frozen=True):
     libraries: Mapping[str, str] = {}
     fit_seconds: float = 0.0
     failed: str = ""
+    stored: StoredBlob | None = None
+    not_stored: str = ""
+    """Why the worker's node did not take the file: for no fault of the model, so it is to be fitted once more."""
+
+    @property
+    def model_bytes(self) -> int:
+        return self.stored.bytes if self.stored is not None else len(self.model)

@@ -32,7 +32,7 @@ from training.ports import Executor, TrainerReport
 from training.recipes import Assignment, assignment, final_result, publication
 from training.recorder import Recorder
 from training.tasks import FoldOutcome, RefitOutcome
-from training.trainer_link import TrainerLink
+from training.trainer_link import TrainerLink, held
 
 log = logging.getLogger("training.trainer")
 
@@ -208,11 +208,14 @@ class Trainer:
             outcome = RefitOutcome(failed=outcome)
         if not isinstance(outcome, RefitOutcome):
             raise TypeError(f"a refit gave {type(outcome).__name__}")
+        if outcome.not_stored:
+            raise TrainingError(outcome.not_stored)
         published = None if outcome.failed else publication(self._link.state, given, outcome, scores)
         if published is None:
             await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final_result(outcome)))
             return
-        blob = await self._stored(outcome.model)
+        # A worker of the release before sends the file; those of this one have stored it at their own node.
+        blob = held(outcome.stored) if outcome.stored is not None else await self._stored(outcome.model)
         final = final_result(outcome, published.model)
         command = PublishVersion(
             epoch=self._epoch,

@@ -25,6 +25,7 @@ from parvada.local import (
     EntryFrame,
     Proposed,
     StateFrame,
+    StoredBlob,
     WireError,
     read_log_frame,
 )
@@ -42,6 +43,11 @@ _CALL_SECONDS = 20.0
 _REPORT_SECONDS = 5.0
 _BLOB_SECONDS = 600.0
 _RETRY_SECONDS = 0.2
+
+
+def held(blob: StoredBlob) -> HeldBlob:
+    """As the log has it."""
+    return HeldBlob(Digest(blob.digest), blob.bytes, tuple(map(NodeId, blob.holders)))
 
 
 class TrainerLink:
@@ -125,7 +131,7 @@ class TrainerLink:
             stored = await self._agent.store(path, _BLOB_SECONDS)
         except (AgentAway, AgentRefused) as error:
             raise TrainingError(f"{path.name} was not stored: {error}") from error
-        return HeldBlob(Digest(stored.digest), stored.bytes, tuple(map(NodeId, stored.holders)))
+        return held(stored)
 
     async def report(self, report: TrainerReport) -> None:
         """A report that does not arrive is followed by another in a second."""

@@ -14,11 +14,14 @@ import numpy as np
 
 from parvada.schema import OutputField, Scalar, Signature
 from parvada.trusted import TRUSTED_TYPES
+from training.blob_door import MOST_SECONDS
 from training.catalog import NON_NEGATIVE, build, kind_of
 from training.context import ALONE, TaskContext
+from training.errors import NotStored
 from training.evaluate import score
 from training.folds import fold_split, holdout_split
 from training.frames import Prepared
+from training.ports import MoreTime
 from training.preprocess import build_pipeline
 from training.results import FoldDetail, encode_detail
 from training.tasks import DataView, FoldOutcome, FoldTask, Recipe, RefitOutcome, RefitTask
@@ -63,7 +66,7 @@ def _could_be_scored(task: str, model: Any, y: Any) -> bool:
     return len(np.unique(y)) > 1 and bool(np.isin(y, model.classes_).any())
 
 
-def refit(task: RefitTask, data: Prepared, _: TaskContext = ALONE) -> RefitOutcome:
+def refit(task: RefitTask, data: Prepared, context: TaskContext = ALONE) -> RefitOutcome:
     """Fit on all rows but the held-out ones, score on those, and make the model file."""
     classify = task.view.task != "regression"
     try:
@@ -80,7 +83,14 @@ def refit(task: RefitTask, data: Prepared, _: TaskContext = ALONE) -> RefitOutco
         return RefitOutcome(failed="MemoryError: the fit needs more memory than there is")
     except Exception as error:
         return RefitOutcome(failed=_reason(error))
-    return RefitOutcome(saved, _signature(task.view, model, data), holdout, _libraries(), seconds)
+    done = RefitOutcome(b"", _signature(task.view, model, data), holdout, _libraries(), seconds)
+    if not task.store or context.door is None:
+        return msgspec.structs.replace(done, model=saved)
+    context.emit(MoreTime(MOST_SECONDS))  # the fit is over: what its limit is for
+    try:
+        return msgspec.structs.replace(done, stored=context.door.store(saved))
+    except NotStored as error:
+        return msgspec.structs.replace(done, not_stored=str(error))
 
 
 def _fit(recipe: Recipe, data: Prepared, rows: Any) -> tuple[Any, float]:

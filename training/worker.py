@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from training.blob_door import own_door
 from training.context import TaskContext
 from training.ports import Emit, to_nobody
 
@@ -30,7 +31,7 @@ def execute(function: str, payload: Any, data_key: str, sources: Sequence[Any], 
         data = prepare(data_key, sources, payload.view)
         run = getattr(importlib.import_module(module), name)
         with _memory_limit(payload.memory_mb):
-            return run(payload, data, TaskContext(emit))
+            return run(payload, data, TaskContext(emit, own_door()))
 
 
 def preload() -> None:

@@ -29,10 +29,10 @@ def keeper(
     keyring: Keyring,
     supervisor: Supervisor,
     unseen: Callable[[], Mapping[NodeId, float]],
-    trainer_environment: Mapping[str, str],
+    child_environment: Mapping[str, str],
 ) -> EpochKeeper:
-    """`address`: this node's own, for its Ray unless another is set; `unseen`, `trainer_environment`: see
-    `EpochKeeper`."""
+    """`address`: this node's own, for its Ray unless another is set; `unseen`: see `EpochKeeper`; `child_environment`:
+    what the trainer and its tasks find their agent by."""
     runtime: Runtime = InlineRuntime()
     if config.ray:
         ip = config.ray_ip or address
@@ -42,11 +42,12 @@ def keeper(
             cpus=machine.cores,
             folder=slot / "ray",
             port=config.ray_port,
+            environment=child_environment,
             object_store_bytes=_object_store(config, machine, log, me),
         )
         credentials = _credentials(log, keyring, cluster_id, sorted({ip, "127.0.0.1"}))
         runtime = RayRuntime(RayCluster(settings, supervisor), credentials)
-    return EpochKeeper(log, runtime, supervisor, unseen, trainer_environment)
+    return EpochKeeper(log, runtime, supervisor, unseen, child_environment)
 
 
 def _object_store(config: Training, machine: Machine, log: Log, me: NodeId) -> Callable[[], int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from consensus.state import NodeId
-from training.ports import Capacity, CurvePoint, Emit, Task, to_nobody
+from training.ports import Capacity, CurvePoint, Hear, Task, to_nobody
 
 EXECUTE = "tests.ray.tasks:execute"
 CAPACITY, CANCEL = 0, -1
@@ -39,7 +39,7 @@ class RemoteExecutor:
         self._connection = connection
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._ears: dict[int, Emit] = {}
+        self._ears: dict[int, Hear] = {}
         self._capacity = Capacity(0, 0, 0)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class RemoteExecutor:
     async def allot(self, shares: Mapping[NodeId, int]) -> None:
         await self.call("allot", shares)
 
-    async def run(self, task: Task, on_message: Emit = to_nobody) -> object:
+    async def run(self, task: Task, on_message: Hear = to_nobody) -> object:
         return await self.call("run", task, on_message=on_message)
 
     async def stop(self) -> None:
@@ -80,7 +80,7 @@ class RemoteExecutor:
         await asyncio.wait([self._reading], timeout=CALL_SECONDS)
         assert await asyncio.to_thread(self.process.wait, 20) == 0
 
-    async def call(self, method: str, *arguments: object, on_message: Emit = to_nobody) -> Any:
+    async def call(self, method: str, *arguments: object, on_message: Hear = to_nobody) -> Any:
         assert self._writer is not None
         number = next(self._numbers)
         self._ears[number] = on_message

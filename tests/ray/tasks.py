@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.blob_door import own_door
 from training.ports import CurvePoint, Emit
 
 
@@ -22,6 +23,10 @@ def execute(function: str, payload: Any, data_key: str, parts: Sequence[Any], em
             return [hashlib.sha256(part).hexdigest() for part in parts], os.environ["OMP_NUM_THREADS"]
         case "raise":
             raise ValueError(payload)
+        case "store":
+            door = own_door()
+            assert door is not None
+            return door.store(os.urandom(payload))
         case "tell":
             for iteration in range(1, payload + 1):
                 emit(CurvePoint(iteration, "train", "loss", 1.0, 0.0))

@@ -14,10 +14,12 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from consensus.state import NodeId
+from consensus.state import Digest, NodeId
 from node.identity.pki import Authority, Identity, NodeKey, RayCredentials
 from node.processes.children import Supervisor
 from node.processes.deathwatch import session_members
+from parvada.local import StoredBlob
+from tests.integration.training.cluster import ME, OneNode
 from tests.ray.driver import driver
 from tests.ray.executor import RemoteExecutor
 from training.epoch import RayRole
@@ -40,10 +42,12 @@ LOCAL = ["127.0.0.1"]
 class Node:
     """One node's Ray with its own supervisor, as an agent has them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, agent: OneNode) -> None:
         self.failures: list[str] = []
         self.supervisor = Supervisor(folder / "logs", lambda name, error: self.failures.append(f"{name}: {error}"))
-        self.ray = RayCluster(RaySettings("127.0.0.1", folder.name, 1, folder / "ray"), self.supervisor)
+        self.ray = RayCluster(
+            RaySettings("127.0.0.1", folder.name, 1, folder / "ray", environment=agent.environment), self.supervisor
+        )
 
     @property
     def session(self) -> int:
@@ -63,7 +67,8 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.authority = Authority.from_secret(os.urandom(32))
-        self.nodes = [Node(folder / str(number)) for number in range(4)]
+        self.agent = OneNode(folder / "agent")
+        self.nodes = [Node(folder / str(number), self.agent) for number in range(4)]
         self.head, self.worker, self.victim, self.spare = self.nodes
         self.address = ""
         self._executor: RemoteExecutor | None = None
@@ -73,6 +78,7 @@ class Cluster:
         return Identity(authority or self.authority, key, LOCAL).ray_credentials(epoch, "test", LOCAL)
 
     async def start(self) -> None:
+        await self.agent.start()
         self.address = await self.head.ray.start_head(7, self.credentials(7))
         await asyncio.gather(
             *(node.ray.join(7, self.address, self.credentials(7)) for node in (self.worker, self.victim))
@@ -93,6 +99,7 @@ class Cluster:
         await self.disconnect()
         await asyncio.gather(*(node.ray.stop() for node in self.nodes))
         await asyncio.gather(*(node.supervisor.stop() for node in self.nodes))
+        await self.agent.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -213,6 +220,14 @@ async def test_a_task_is_heard_while_it_runs_and_killed_in_native_code_all_the_s
     with pytest.raises(asyncio.CancelledError):
         await call
     await until("all CPUs to be free", lambda: executor.capacity().cpus_used == 0)
+
+
+async def test_a_worker_stores_a_file_at_its_own_node(cluster: Cluster) -> None:
+    executor = await cluster.executor()
+    stored = await executor.run(task("store", 50_000_000))
+    assert isinstance(stored, StoredBlob), "and none of it came here"
+    assert (stored.bytes, stored.holders) == (50_000_000, (ME,))
+    assert cluster.agent.blobs.path(Digest(stored.digest)).stat().st_size == 50_000_000
 
 
 async def test_what_a_lost_worker_told_was_heard(cluster: Cluster) -> None:

@@ -77,8 +77,13 @@ class OneNode:
         self.socket = Path(self._run.name) / "run" / "agent.sock"
         self._runner: web.AppRunner | None = None
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which its children find it."""
+        return {"PARVADA_LOCAL_SOCKET": str(self.socket), "PARVADA_TMP": str(self.tmp)}
+
     async def start(self) -> None:
-        self.tmp.mkdir()
+        self.tmp.mkdir(parents=True)
         self.blobs.open()
         await self.log.start()
         member = Member(ME, "n1", ("127.0.0.1",), 1, 2, 3, 2, "0", 0.0, level=LEVEL)

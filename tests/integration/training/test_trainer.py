@@ -1,20 +1,25 @@
 """The trainer end to end: from a submitted job to a published model that can be loaded; failover; cancellation."""
 
 import asyncio
+import pickle
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import skops.io
 from sklearn.datasets import load_iris
 
 from consensus.messages import BeginEpoch, CancelJob, DropBlobs, RetryJob
-from consensus.state import CandidateState, Job, JobState
+from consensus.state import CandidateState, Digest, Job, JobState
 from parvada.columns import to_frame
 from parvada.schema import (
     CandidateSpec,
     CvSpec,
     FinalResult,
+    InputField,
     JobSpec,
     LimitSpec,
     LiveFit,
@@ -27,8 +32,10 @@ from tests.integration.training.cluster import ME, OneNode, one_node, trainer
 from training import archive
 from training.errors import EpochLost
 from training.inline import InlineExecutor
-from training.ports import CurvePoint, Emit, Task
+from training.ports import CurvePoint, Hear, Task
+from training.preprocess import PreprocessOptions
 from training.results import decode_segment
+from training.tasks import DataView, Recipe, RefitOutcome, RefitTask, SplitPlan
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -47,7 +54,7 @@ class Halting(InlineExecutor):
         super().__init__(workers=1)
         self._left = tasks
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         self._left -= 1
         if self._left < 0:
             await asyncio.Event().wait()
@@ -62,11 +69,28 @@ class Hasty(InlineExecutor):
         self._candidate = candidate
         self.limits: set[float] = set()
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         if f"/{self._candidate}/" in task.label:
             self.limits.add(task.seconds)
             task = msgspec.structs.replace(task, seconds=0.5)
         return await super().run(task, on_message)
+
+
+class Noting(InlineExecutor):
+    """Keeps what refits give; the first `refuse` of them fail to store their model."""
+
+    def __init__(self, refuse: int = 0) -> None:
+        super().__init__(workers=1)
+        self.outcomes: list[RefitOutcome] = []
+        self._refuse = refuse
+
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
+        outcome = await super().run(task, on_message)
+        if isinstance(outcome, RefitOutcome):
+            if len(self.outcomes) < self._refuse:
+                outcome = msgspec.structs.replace(outcome, stored=None, not_stored="node n1 has no room")
+            self.outcomes.append(outcome)
+        return outcome
 
 
 class Talking(InlineExecutor):
@@ -76,7 +100,7 @@ class Talking(InlineExecutor):
         super().__init__(workers=1)
         self.heard = asyncio.Event()
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         assert on_message is not None
         for iteration in (1, 2):
             on_message(CurvePoint(iteration, "train", "loss", 1 / iteration, 0.1 * iteration))
@@ -108,9 +132,20 @@ async def finished(node: OneNode, name: str) -> Job:
     return node.log.state.jobs[name]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("tallied", [True, False])
-async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path, tallied: bool) -> None:
-    async with one_node(tmp_path) as node, trainer(node, 1):
+def as_child_of(node: OneNode, environment: pytest.MonkeyPatch) -> None:
+    """What is started from here on finds the agent as a node's own children do."""
+    for name, value in node.environment.items():
+        environment.setenv(name, value)
+
+
+@pytest.mark.parametrize(("tallied", "storing"), [(True, "worker"), (False, "worker"), (True, "trainer")])
+async def test_job_ends_in_a_published_model_that_predicts(
+    tmp_path: Path, tallied: bool, storing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = Noting()
+    async with one_node(tmp_path) as node, trainer(node, 1, executor):
+        if storing == "worker":
+            as_child_of(node, monkeypatch)
         await node.add_dataset("iris", iris_csv())
         await node.submit(JobSpec(datasets=["iris"], models=MODELS), "first", tallied=tallied)
         job = await finished(node, "first")
@@ -132,6 +167,7 @@ async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path, talli
         assert list(loaded.predict(to_frame(columns, detail.signature.inputs))) == ["setosa"]
         assert node.alone.reports[-1].mode == "inline"
         assert not list(node.tmp.iterdir())
+        assert [outcome.stored is not None for outcome in executor.outcomes] == [storing == "worker"]
 
         # The same seed gives the same scores; an equal model does not take the alias.
         await node.submit(JobSpec(datasets=["iris"], models=MODELS), "second", tallied=tallied)
@@ -139,6 +175,49 @@ async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path, talli
         assert leaderboard(again) == leaderboard(job)
         assert node.log.state.models["iris"].latest == 2
         assert node.log.state.models["iris"].aliases["production"] == 1
+
+
+async def test_a_model_goes_from_its_worker_to_the_store_and_not_through_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, width = 65_000, 100
+    columns = np.random.default_rng(0).normal(size=(width, rows))
+    names = [f"x{number}" for number in range(width)]
+    part = tmp_path / "part.parquet"
+    pq.write_table(pa.table({**dict(zip(names, columns, strict=True)), "y": columns[0] * 2}), part)
+    fields = [InputField(name=name, type="number", required=True) for name in names]
+    recipe = Recipe(
+        "KNeighborsRegressor", {"algorithm": "brute"}, PreprocessOptions(), 1, "r2", SplitPlan(2, 1, 0.0, 1)
+    )
+    payload = RefitTask(DataView("y", "regression", fields), recipe, store=True)
+    executor = Noting()
+    async with one_node(tmp_path / "node") as node:
+        as_child_of(node, monkeypatch)
+        await executor.start()
+        await executor.share("wide", [part])
+        await executor.run(Task("training.trial:refit", payload, "wide", seconds=240.0))
+        await executor.stop()
+        (outcome,) = executor.outcomes
+        assert outcome.failed == ""
+        assert outcome.stored is not None
+        assert outcome.stored.holders == (ME,)
+        assert outcome.stored.bytes > 50_000_000
+        assert node.blobs.path(Digest(outcome.stored.digest)).stat().st_size == outcome.stored.bytes
+        assert len(pickle.dumps(outcome)) < 20_000, "nothing of the model came back"
+        assert not list(node.tmp.iterdir())
+
+
+async def test_a_model_that_found_no_room_is_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = Noting(refuse=1)
+    async with one_node(tmp_path) as node, trainer(node, 1, executor):
+        as_child_of(node, monkeypatch)
+        await node.add_dataset("iris", iris_csv())
+        await node.submit(JobSpec(datasets=["iris"], models=["GaussianNB", "DummyClassifier"]), "full")
+        job = await finished(node, "full")
+        assert job.state is JobState.SUCCEEDED
+        assert [outcome.not_stored for outcome in executor.outcomes] == ["node n1 has no room", ""]
+        assert job.candidates[job.units[0].best].estimator == "GaussianNB", "and no other took its place"
+        assert node.log.state.models["iris"].versions[1].estimator == "GaussianNB"
 
 
 async def test_what_running_fits_tell_is_known_to_the_agent_until_they_end(tmp_path: Path) -> None:
@@ -197,7 +276,7 @@ class Counting(InlineExecutor):
         super().__init__(workers=1)
         self.ran: list[str] = []
 
-    async def run(self, task: Task, on_message: Emit | None = None) -> object:
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
         self.ran.append(task.label)
         return await super().run(task, on_message)
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from consensus.state import CandidateId, JobId
+from parvada.local import StoredBlob
 from tests.support.clock import Clock
 from training.live import KEEP_SECONDS, MAX_FITS, MAX_POINTS, PAUSE_SECONDS, LiveFeed
 from training.plan import Work
-from training.ports import Checkpoint, CurvePoint, LiveReport, StoredBlob
+from training.ports import Checkpoint, CurvePoint, LiveReport
 
 
 def point(iteration: int) -> CurvePoint:

@@ -3,8 +3,9 @@
 import threading
 import time
 
+from parvada.local import StoredBlob
 from training.outbox import MAX_PENDING, PAUSE_SECONDS, Outbox
-from training.ports import Checkpoint, CurvePoint, Message, StoredBlob
+from training.ports import Checkpoint, CurvePoint, MoreTime, Word
 
 
 def point(iteration: int, metric: str = "loss", split: str = "validation") -> CurvePoint:
@@ -15,7 +16,7 @@ def checkpoint(iteration: int) -> Checkpoint:
     return Checkpoint(iteration, StoredBlob(f"{iteration:064}", 10, ("n1",)))
 
 
-def all_of(outbox: Outbox, *messages: Message) -> list[tuple[Message, ...]]:
+def all_of(outbox: Outbox, *messages: Word) -> list[tuple[Word, ...]]:
     for message in messages:
         outbox.put(message)
     outbox.close()
@@ -23,13 +24,13 @@ def all_of(outbox: Outbox, *messages: Message) -> list[tuple[Message, ...]]:
 
 
 def test_what_is_told_comes_in_order() -> None:
-    told: list[Message] = [point(1), point(1, "f1"), point(1, split="train"), checkpoint(1)]
+    told: list[Word] = [point(1), point(1, "f1"), point(1, split="train"), checkpoint(1), MoreTime(9.0)]
     assert all_of(Outbox(), *told) == [tuple(told)]
     assert all_of(Outbox()) == []
 
 
 def test_what_nobody_has_taken_is_replaced_by_the_latest_of_its_series() -> None:
-    told: list[Message] = [point(1), checkpoint(1), point(1, "f1"), point(2), checkpoint(2), point(3)]
+    told: list[Word] = [point(1), checkpoint(1), point(1, "f1"), point(2), checkpoint(2), point(3)]
     assert all_of(Outbox(), *told) == [(point(1, "f1"), checkpoint(2), point(3))]
     flood = [point(number) for number in range(1, 100_001)]
     assert all_of(Outbox(), *flood) == [(point(100_000),)]
@@ -42,7 +43,7 @@ def test_no_number_of_series_makes_a_batch_large() -> None:
 
 def test_a_flood_passes_at_the_pace_of_the_outbox_while_it_lasts() -> None:
     outbox = Outbox()
-    batches: list[tuple[Message, ...]] = []
+    batches: list[tuple[Word, ...]] = []
     taking = threading.Thread(target=lambda: batches.extend(outbox.batches()), name="taking")
     taking.start()
     began = time.monotonic()
@@ -54,7 +55,7 @@ def test_a_flood_passes_at_the_pace_of_the_outbox_while_it_lasts() -> None:
     taking.join()
     elapsed = time.monotonic() - began
     assert 2 <= len(batches) <= elapsed / PAUSE_SECONDS + 2
-    iterations = [message.iteration for batch in batches for message in batch]
+    iterations = [word.iteration for batch in batches for word in batch if isinstance(word, CurvePoint)]
     assert iterations == sorted(set(iterations)), "in order, each once"
     assert iterations[-1] == 100_000, "the latest always arrives"
 

@@ -21,7 +21,7 @@ from training.inline import PlainChildren
 from training.outbox import PAUSE_SECONDS
 from training.pool import START_SECONDS, Pool
 from training.pool_worker import Raised, Returned
-from training.ports import CurvePoint, Emit, Launcher, Message, to_nobody
+from training.ports import CurvePoint, Emit, Launcher, Message, MoreTime, to_nobody
 
 HERE = __name__
 
@@ -93,6 +93,14 @@ def tell(messages: list[CurvePoint], emit: Emit = to_nobody) -> str:
 def tell_and_hang(path: str, emit: Emit) -> None:
     emit(POINTS[0])
     hang(path)
+
+
+def ask_for_time(gate: str, emit: Emit) -> str:
+    emit(MoreTime(1000.0))
+    emit(POINTS[0])
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return "in time"
 
 
 def tell_and_crash(gate: str, emit: Emit) -> None:
@@ -309,6 +317,23 @@ async def test_a_message_comes_while_the_call_still_runs_and_its_limit_kills_it(
         await call
     assert not alive(int(path.read_text()))
     assert ear.heard == POINTS[:1]
+
+
+async def test_what_a_call_does_after_its_work_has_a_limit_of_its_own(pool: Pool, clock: Clock, tmp_path: Path) -> None:
+    ear, gate = Ear(), tmp_path / "gate"
+    call = asyncio.create_task(pool.call(f"{HERE}:ask_for_time", (str(gate),), 100.0, "fit", ear))
+    await eventually(lambda: bool(ear.heard))
+    await clock.advance(900.0)
+    assert not call.done()
+    gate.touch()
+    assert await call == Returned("in time")
+    assert ear.heard == POINTS[:1], "it is no message"
+    gate.unlink()
+    call = asyncio.create_task(pool.call(f"{HERE}:ask_for_time", (str(gate),), 100.0, "fit", ear))
+    await eventually(lambda: len(ear.heard) == 2)
+    await clock.advance(1000.0)
+    with pytest.raises(TaskFailed, match="fit took longer"):
+        await call
 
 
 async def test_a_call_that_is_cancelled_while_it_tells_takes_its_process_along(pool: Pool, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_refit_is_the_same_recipe_on_all_rows() -> None:
     assert (refit.function, refit.label) == ("training.trial:refit", "job-1/0.0/refit")
     assert (refit.data_key, refit.seconds) == (fold.data_key, fold.seconds)
     assert isinstance(fold.payload, FoldTask)
-    assert refit.payload == RefitTask(fold.payload.view, fold.payload.recipe, LimitSpec().fit_memory_mb)
+    assert refit.payload == RefitTask(fold.payload.view, fold.payload.recipe, LimitSpec().fit_memory_mb, store=True)
 
 
 def test_a_task_is_of_the_version_that_the_job_was_submitted_with() -> None:
