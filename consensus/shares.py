@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from consensus.state import Member, MemberStatus, NodeId
+from consensus.state import ClusterState, Member, MemberStatus, NodeId
 
 
 def cpu_shares(members: Iterable[Member]) -> dict[NodeId, int]:
@@ -21,6 +21,20 @@ def cpu_shares(members: Iterable[Member]) -> dict[NodeId, int]:
         for number, member in enumerate(rest):
             shares[member.id] = max(1, (cores + len(rest) - 1 - number) // len(rest))
     return shares
+
+
+def epoch_shares(state: ClusterState) -> dict[NodeId, int]:
+    """As `cpu_shares`, for the trainer of the current epoch: nothing on nodes that take no part in it."""
+    return {node: cpus if takes_part(state, node) else 0 for node, cpus in cpu_shares(state.members.values()).items()}
+
+
+def takes_part(state: ClusterState, node: NodeId) -> bool:
+    """Whether a member has a share in the current epoch: it does not drain, and its release is that of the head. What
+    goes to Ray's workers and comes back are structs of one release, that another one need not be able to read."""
+    member, head = state.members.get(node), state.members.get(state.epoch.head)
+    if member is None or member.status is MemberStatus.DRAINING:
+        return False
+    return head is None or head.level == member.level
 
 
 def beside(members: Iterable[Member], node: NodeId) -> list[NodeId]:

@@ -20,7 +20,7 @@ import msgspec
 
 from consensus.messages import Command, FinishUnit, HeldBlob, PublishVersion, RecordFinal, StartFolds
 from consensus.ports import CommandRejected
-from consensus.shares import cpu_shares
+from consensus.shares import epoch_shares
 from consensus.state import CandidateId, DatasetVersion, JobId, Json, NodeId
 from parvada.local import Proposed
 from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
@@ -106,7 +106,7 @@ class Trainer:
             raise EpochLost(f"epoch {self._epoch} is over: {state.epoch.number} is current")
         if state.epoch.number < self._epoch:
             return
-        self._executor.allot(cpu_shares(state.members.values()))
+        self._executor.allot(epoch_shares(state))
         unready = {job for job in to_restore(state) if not await self._is_restored(job)}
         recording = min(len(self._recording), _MAX_RECORDING * self._slots())
         slots = self._slots() + recording

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from consensus.messages import AnnounceHead, BeginEpoch
 from consensus.ports import CommandRejected, Log, LogError, LogStatus
 from consensus.rules.rotation import digest_in_force
+from consensus.shares import takes_part
 from consensus.state import ClusterState, Epoch, MemberStatus, NodeId
 from node import logs
 from node.epochs.runtimes import Runtime
@@ -135,7 +136,7 @@ class EpochKeeper:
         return now.number == before.number and now.head == self._log.status.me
 
     async def _reconcile(self, state: ClusterState) -> None:
-        if not self._takes_part(state):
+        if not takes_part(state, self._log.status.me):
             await self.stop()
             return
         decision = decide(self._log.status.me, state.epoch, self._runtime.status)
@@ -149,10 +150,6 @@ class EpochKeeper:
         except LogError as error:
             _log.warning("epoch.not_announced", reason=str(error))
         await self._keep_trainer()
-
-    def _takes_part(self, state: ClusterState) -> bool:
-        member = state.members.get(self._log.status.me)
-        return member is not None and member.status is not MemberStatus.DRAINING
 
     async def _carry_out(self, decision: Stay | Stop | StartHead | Announce | JoinHead) -> None:
         match decision:

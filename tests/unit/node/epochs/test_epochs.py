@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from consensus.messages import AnnounceHead, BeginEpoch, JoinMember, SetMemberStatus
 from consensus.ports import LogStatus
+from consensus.shares import epoch_shares
 from consensus.state import ClusterState, Epoch, Member, MemberStatus, NodeId, Rotation, RotationPhase
 from node.epochs.keeper import BACKOFF_FIRST, EpochKeeper, head_to_begin_with
 from node.epochs.runtimes import InlineRuntime
 from node.processes.children import ChildError, Supervisor
 from tests.support.clock import Clock
 from tests.support.memory_log import MemoryLog, MemoryNetwork
+from training.epoch import RayRole
 from training.ray_cluster import RayStartError
 
 A, B, C = (NodeId(letter * 32) for letter in "abc")
@@ -172,6 +174,31 @@ async def test_a_draining_node_ends_its_share(supervisor: Supervisor, clock: Clo
         await clock.until(lambda: keeper.ray_epoch == 1)
         await network.logs[A].propose(SetMemberStatus(B, DRAINING), actor="test")
         await clock.until(lambda: keeper.ray_epoch == 0)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await keeper.stop()
+        await supervisor.stop()
+
+
+async def test_a_node_of_another_release_than_the_head_takes_no_part_until_both_are_alike(
+    supervisor: Supervisor, clock: Clock
+) -> None:
+    """What Ray carries between them are structs of one release."""
+    network = await _network((A, B))
+    log, runtime = network.logs[A], InlineRuntime()
+    await log.propose(JoinMember(replace(member(B), level=2)), actor="test")
+    await log.propose(BeginEpoch(1, A), actor="test")
+    await log.propose(AnnounceHead(1, "inline"), actor="test")
+    keeper = _keeper(network.logs[B], runtime, supervisor, clock)
+    running = asyncio.create_task(keeper.run())
+    try:
+        await clock.advance(5.0)
+        assert runtime.status.role is RayRole.NONE
+        assert epoch_shares(log.state) == {A: 2, B: 0}
+        await log.propose(JoinMember(replace(member(A), level=2)), actor="test")
+        await clock.until(lambda: runtime.status.role is RayRole.WORKER)
+        assert epoch_shares(log.state) == {A: 2, B: 2}
     finally:
         running.cancel()
         await asyncio.wait([running])
