@@ -9,6 +9,7 @@ import msgspec
 from consensus import state as facts
 from consensus.progress import Standing, best_so_far, candidates_of, job_progress, mean_score
 from consensus.queries import aliases_of, folds_done, holders, published_version
+from consensus.shares import epoch_shares
 from consensus.state import CandidateState, ClusterState, JobState, Json
 from parvada import schema
 from training.choice import chosen, ranked, unbeaten
@@ -82,7 +83,9 @@ def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> 
     """A fit is one fold of one candidate. The estimate assumes that the folds to come cost what those done did, on as
     many CPUs as run folds now."""
     counts = job_progress(found, state.epoch.number, unit)
-    running = counts.running if found.state is JobState.RUNNING else 0
+    # Results on their way into the log are of folds that the state still calls running, though their CPUs are free.
+    cpus = sum(epoch_shares(state).values()) or counts.running
+    running = min(counts.running, cpus) if found.state is JobState.RUNNING else 0
     eta = counts.remaining * counts.mean_fold_seconds / running if running and counts.done else None
     return schema.Progress(
         trials_total=counts.total,

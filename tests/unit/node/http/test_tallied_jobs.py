@@ -11,6 +11,7 @@ import pytest_asyncio
 from consensus.levels import LEVEL
 from consensus.messages import BeginEpoch, CancelJob, RetryJob, SealJob, StartFolds
 from consensus.queries import referenced_digests
+from consensus.shares import cpu_shares
 from consensus.state import CandidateId, Digest, JobId
 from node.jobs.archivist import RETRY_SECONDS, Archivist
 from node.peering.words import PeerUnreachable
@@ -75,6 +76,21 @@ async def test_a_job_is_submitted_as_its_spec_and_runs_as_before(api: World) -> 
     best, failed = (await api.get(f"/v1/jobs/{job}/leaderboard"))["rows"]
     assert (best["rank"], best["folds"], best["fit_seconds"], best["predict_us_per_row"]) == (1, [0.8, 0.9], 0.5, 3.0)
     assert (failed["state"], failed["reason"]) == ("failed", "ValueError: it did not converge")
+
+
+async def test_no_more_fits_run_than_there_are_cpus_for(api: World) -> None:
+    """Of those that the state calls running, some have ended, and their results are on their way."""
+    spec = {"datasets": ["data"], "models": MANY, "cv": {"folds": 2}}
+    job = JobId((await api.call("POST", "/v1/jobs", json=spec)).json["id"])
+    await api.log.propose(BeginEpoch(api.state.epoch.number + 1, api.flock.first.id), actor="test")
+    await propose_candidates(api, job)
+    await record(api, job, CandidateId("0.29"), 0.5, 0.6)
+    started = tuple((CandidateId(f"0.{number}"), fold) for number in range(20) for fold in range(2))
+    await api.log.propose(StartFolds(api.state.epoch.number, job, started), actor="trainer")
+    cpus = sum(cpu_shares(api.state.members.values()).values())
+    progress = (await api.get(f"/v1/jobs/{job}"))["progress"]
+    assert (progress["fits_running"], cpus) == (6, 6)
+    assert progress["eta_seconds"] == pytest.approx(58 * 0.5 / 6, abs=0.1)
 
 
 async def test_pages_have_each_job_once_newest_first(api: World) -> None:
