@@ -1,8 +1,11 @@
 """What names and ids look like: one form for all that takes, stores or refuses them."""
 
 import re
+from typing import Final
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,127}$"
+"""Of `is_name`, in the common language of Python and JSON Schema."""
+_NAME = re.compile(NAME, re.ASCII)
 _NODE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 

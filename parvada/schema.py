@@ -3,10 +3,20 @@
 Names are fixed by the API contract. Times are ISO 8601 strings in UTC on the wire.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from parvada.identifiers import NAME
+
+
+def _within(low: float, high: float) -> msgspec.Meta:
+    """What a value may be. Said by the schema and judged by whoever knows what to say of one that is not."""
+    return msgspec.Meta(extra_json_schema={"minimum": low, "maximum": high})
+
+
+Name = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": NAME})]
+"""Of something new; judged as a range is."""
 Scalar = str | int | float | bool | None
 Task = Literal["binary", "multiclass", "regression", "multilabel"]
 ColumnType = Literal["integer", "number", "boolean", "category", "text", "datetime"]
@@ -253,29 +263,29 @@ class CandidateSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, om
 
 class SearchSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     method: Literal["none", "grid", "random", "halving", "tpe"] = "none"
-    trials: int = 20
+    trials: Annotated[int, _within(1, 1_000)] = 20
 
 
 class CvSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    folds: int = 5
-    repeats: int = 1
-    holdout: float = 0.2
+    folds: Annotated[int, _within(2, 20)] = 5
+    repeats: Annotated[int, _within(1, 10)] = 1
+    holdout: Annotated[float, _within(0, 0.5)] = 0.2
 
 
 class LimitSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    fit_seconds: float = 300.0
-    job_seconds: float = 3600.0
-    fit_memory_mb: int = 2048
+    fit_seconds: Annotated[float, _within(1, 86_400)] = 300.0
+    job_seconds: Annotated[float, _within(1, 30 * 86_400)] = 3600.0
+    fit_memory_mb: Annotated[int, _within(64, 1 << 20)] = 2048
 
 
 class PublishSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: str = "{dataset}"
-    alias: str = "production"
+    alias: Name = "production"
     when: Literal["better", "always", "never"] = "better"
 
 
 class JobSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    datasets: list[str | DatasetRef]
+    datasets: Annotated[list[str | DatasetRef], msgspec.Meta(extra_json_schema={"minItems": 1})]
     name: str = ""
     order: Literal["parallel", "sequential"] = "parallel"
     models: Literal["default", "all"] | list[str | CandidateSpec] = "default"
@@ -283,7 +293,7 @@ class JobSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metric: str = "auto"
     cv: CvSpec = msgspec.field(default_factory=CvSpec)
     limits: LimitSpec = msgspec.field(default_factory=LimitSpec)
-    seed: int = 0
+    seed: Annotated[int, _within(0, 2**32 - 1)] = 0
     publish: PublishSpec = msgspec.field(default_factory=PublishSpec)
 
 
@@ -531,8 +541,9 @@ class Model(msgspec.Struct, kw_only=True):
 
 class AliasRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     version: int
-    comment: str = ""
-    expected: int | None = None
+    comment: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    expected: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    """The version that the alias must name now; 0: none."""
 
 
 class AliasMoved(msgspec.Struct, kw_only=True):
@@ -587,7 +598,7 @@ Role = Literal["viewer", "predictor", "operator", "admin"]
 
 
 class TokenRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    name: str
+    name: Name
     role: Role
 
 
@@ -607,3 +618,82 @@ class PredictResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int
     engine: str
     probabilities: list[dict[str, float]] | None = None
+
+
+class PredictRows(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Rows to predict, each an object by column; a column left out, or null, is a missing value."""
+
+    rows: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+
+
+class PredictTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Rows to predict, each a list in the order of `columns`."""
+
+    columns: list[str]
+    data: Annotated[list[list[Any]], msgspec.Meta(min_length=1)]
+
+
+# ---------------------------------------------------------------- small answers
+class Health(msgspec.Struct, kw_only=True):
+    status: Literal["ok", "ready"]
+
+
+class DatasetList(msgspec.Struct, kw_only=True):
+    datasets: list[Dataset]
+
+
+class Preview(msgspec.Struct, kw_only=True):
+    """The first rows of a dataset version."""
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+class DatasetDeleted(msgspec.Struct, kw_only=True):
+    name: str
+    deleted: bool = True
+
+
+class JobDeleted(msgspec.Struct, kw_only=True):
+    id: str
+    deleted: bool = True
+
+
+class ModelList(msgspec.Struct, kw_only=True):
+    models: list[Model]
+
+
+class VersionList(msgspec.Struct, kw_only=True):
+    versions: list[ModelVersion]
+
+
+class AliasDropped(msgspec.Struct, kw_only=True):
+    alias: str
+    dropped: bool = True
+
+
+class AliasHistory(msgspec.Struct, kw_only=True):
+    alias: str
+    history: list[AliasChange]
+
+
+class Leader(msgspec.Struct, kw_only=True):
+    leader: str | None
+
+
+class AuditLog(msgspec.Struct, kw_only=True):
+    entries: list[AuditRecord]
+
+
+class NodeRemoved(msgspec.Struct, kw_only=True):
+    id: str
+    removed: bool = True
+
+
+class TokenList(msgspec.Struct, kw_only=True):
+    tokens: list[TokenRecord]
+
+
+class TokenRevoked(msgspec.Struct, kw_only=True):
+    id: str
+    revoked: bool = True

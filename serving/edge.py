@@ -8,8 +8,9 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from parvada import refusals
-from serving import problems
+from parvada import refusals, schema
+from parvada.contract.operation import Operation
+from serving import operations, problems
 from serving.bodies import Held, check_encoding, codec_for
 from serving.errors import BadInput, UnknownModel
 from serving.payload import Codec
@@ -122,18 +123,26 @@ async def predict(request: web.Request) -> web.Response:
 
 
 async def healthz(_request: web.Request) -> web.Response:
-    return json_response({"status": "ok"})
+    return json_response(schema.Health(status="ok"))
 
 
 async def readyz(request: web.Request) -> web.Response:
     reason = request.app[SERVICE].not_ready()
     if reason:
         return refusals.problem(503, "not_ready", reason)
-    return json_response({"status": "ready"})
+    return json_response(schema.Health(status="ready"))
+
+
+def add(app: web.Application, *routes: tuple[Operation, Handler]) -> None:
+    """Answers that are declared. With GET comes HEAD."""
+    app.add_routes([web.route(operation.method, operation.path, handler) for operation, handler in routes])
 
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_post("/v1/models/{model}/predict", predict)
-    app.router.add_post("/v1/models/{model}/versions/{version}/predict", predict)
+    add(
+        app,
+        (operations.HEALTHZ, healthz),
+        (operations.READYZ, readyz),
+        (operations.PREDICT, predict),
+        (operations.PREDICT_VERSION, predict),
+    )

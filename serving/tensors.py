@@ -51,7 +51,7 @@ def elements(tensor: RequestInput) -> list[Any]:
     datatype = DATATYPES.get(tensor.datatype)
     if datatype is None:
         raise BadInput(f"Input {tensor.name!r}: {tensor.datatype!r} is not one of {list(DATATYPES)}", input=tensor.name)
-    raw = bytes(tensor.data)
+    raw = bytes(tensor.data or b"")
     if not raw:
         raise BadInput(f"Input {tensor.name!r} has no data (binary tensors are not served)", input=tensor.name)
     expected = math.prod(tensor.shape)

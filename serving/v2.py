@@ -8,8 +8,8 @@ from aiohttp import web
 
 import parvada
 from parvada.refusals import RETRY_AFTER_SECONDS
-from serving import router, v2_schema as wire
-from serving.edge import encoded_response, json_response, predict_with, read_body, version_in_path
+from serving import operations, router, v2_schema as wire
+from serving.edge import add, encoded_response, json_response, predict_with, read_body, version_in_path
 from serving.errors import BadInput, ServingError, UnsupportedFormat
 from serving.payload_v2 import V2Codec, input_tensors, output_tensors
 from serving.service import SERVICE, Service
@@ -167,17 +167,21 @@ async def statistics(request: web.Request) -> web.Response:
 
 
 def add_routes(app: web.Application) -> None:
-    get, post = app.router.add_get, app.router.add_post
-    get("/v2", server_metadata)
-    get("/v2/", server_metadata)
-    get("/v2/health/live", live)
-    get("/v2/health/ready", ready)
-    get("/v2/models", models)
-    get("/v2/models/stats", statistics)
-    post("/v2/repository/index", repository_index)
-    for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        get(prefix, model_metadata)
-        get(f"{prefix}/ready", model_ready)
-        get(f"{prefix}/config", model_config)
-        get(f"{prefix}/stats", statistics)
-        post(f"{prefix}/infer", infer)
+    add(
+        app,
+        (operations.SERVER, server_metadata),
+        (operations.SERVER_SLASH, server_metadata),
+        (operations.LIVE, live),
+        (operations.READY, ready),
+        (operations.MODELS, models),
+        (operations.STATISTICS, statistics),
+        (operations.INDEX, repository_index),
+    )
+    of_models = (
+        (operations.MODEL, model_metadata),
+        (operations.MODEL_READY, model_ready),
+        (operations.MODEL_CONFIG, model_config),
+        (operations.MODEL_STATISTICS, statistics),
+        (operations.INFER, infer),
+    )
+    add(app, *of_models, *((operations.of_version(operation), handler) for operation, handler in of_models))

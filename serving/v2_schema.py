@@ -1,11 +1,15 @@
 """The bodies of the Open Inference Protocol v2, as structs: what the wire says and nothing else."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from parvada import schema
 
+DATATYPES = (
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "FP32", "FP64", "BYTES"),
+)
 State = Literal["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"]
 
 
@@ -117,25 +121,38 @@ class Statistics(msgspec.Struct):
     model_stats: list[ModelStatistics]
 
 
+_SHAPE = msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": 2})
+_COUNT = msgspec.Meta(extra_json_schema={"minimum": 0})
+_DATATYPE = msgspec.Meta(extra_json_schema={"enum": DATATYPES})
+_LIST = msgspec.Meta(extra_json_schema={"type": "array"}, description="Row by row: nested, or flat.")
+
+
 class RequestInput(msgspec.Struct):
     """`data` stays undecoded until shape and size are known to be right."""
 
     name: str
-    shape: list[int]
-    datatype: str
+    shape: Annotated[list[Annotated[int, _COUNT]], _SHAPE]
+    datatype: Annotated[str, _DATATYPE]
     parameters: dict[str, Any] | None = None
-    data: msgspec.Raw = msgspec.Raw()
+    data: Annotated[msgspec.Raw, _LIST] | msgspec.UnsetType = msgspec.UNSET
+
+
+_OUTPUT = msgspec.Meta(extra_json_schema={"enum": ["predict", "predict_proba", "decision_function"]})
 
 
 class RequestOutput(msgspec.Struct):
-    name: str
+    name: Annotated[str, _OUTPUT]
+    """One that the model has; its metadata lists them."""
     parameters: dict[str, Any] | None = None
+
+
+_SOME = msgspec.Meta(extra_json_schema={"minItems": 1})
 
 
 class InferRequest(msgspec.Struct):
     """A field that is null is absent: clients generated from a schema send all of them."""
 
-    inputs: list[RequestInput]
+    inputs: Annotated[list[RequestInput], _SOME]
     id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[RequestOutput] | None = None

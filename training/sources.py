@@ -24,8 +24,8 @@ from training.index_columns import of_pandas
 from training.parquet import ParquetSource
 from training.parts import check_room
 from training.text_form import AS_IT_LOOKS, TextForm, in_utf8
+from training.upload import FORMATS
 
-FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
 BLOCK_BYTES = 2 << 20
 MAX_JSON_RECORDS = 256 << 20
 """A JSON array must be read whole; larger ones are asked for as JSON lines."""

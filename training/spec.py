@@ -27,16 +27,22 @@ MAX_CANDIDATES_WHOLE = 2_000
 """Of a job that is kept whole: its command stays below the 1 MiB of one log entry."""
 _CHECKED_DRAWS = 100
 """So many parameters drawn from ranges are checked; scikit-learn's constraints hold for all of a range alike."""
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "cv.folds": (2, 20),
-    "cv.repeats": (1, 10),
-    "cv.holdout": (0, 0.5),
-    "limits.fit_seconds": (1, 86_400),
-    "limits.job_seconds": (1, 30 * 86_400),
-    "limits.fit_memory_mb": (64, 1 << 20),
-    "search.trials": (1, 1_000),
-    "seed": (0, 2**32 - 1),
-}
+
+
+def _ranges(form: type[msgspec.Struct], prefix: str = "") -> Mapping[str, tuple[float, float]]:
+    """What the schema says of the numbers of a job, by their dotted names."""
+    found: dict[str, tuple[float, float]] = {}
+    for field in msgspec.structs.fields(form):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found |= _ranges(field.type, f"{prefix}{field.name}.")
+        for mark in getattr(field.type, "__metadata__", ()):
+            said = mark.extra_json_schema or {}
+            if "minimum" in said:
+                found[prefix + field.name] = (said["minimum"], said["maximum"])
+    return found
+
+
+_RANGES = _ranges(JobSpec)
 
 
 class ResolvedJob(msgspec.Struct, frozen=True):

@@ -4,6 +4,8 @@ import msgspec
 
 from parvada.schema import DatasetDetail, Task
 
+FORMATS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet", "arrow")
+
 
 class IngestOptions(msgspec.Struct, frozen=True):
     """What the uploader said; empty means "find out". `out_dir` must exist and receives the parts."""

@@ -5,12 +5,21 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from node.http import cluster, datasets, events, jobs, metrics, models, nodes, secret, stats, tokens
+from node.http import cluster, datasets, events, jobs, metrics, models, nodes, reference, secret, stats, tokens
 from node.http.auth import CALLER, Callers, admit
 from node.http.context import PORTS, Ports
-from node.http.errors import BEGUN, Handler, Refusal, Unknown, errors, invalid
-from node.http.params import integer
+from node.http.errors import BEGUN, Handler, Refusal, Unknown, errors
+from node.http.params import body_of, check_path, query_of
+from node.http.reference import REFERENCE, Reference
 from node.http.routes import Route, catch_up
+from parvada.contract.kinds import Freshness
+from serving.operations import OPERATIONS as FRONT_OPERATIONS
+
+ROUTES: tuple[Route, ...] = tuple(
+    route
+    for module in (datasets, jobs, models, cluster, nodes, events, stats, metrics, tokens, secret, reference)
+    for route in module.ROUTES
+)
 
 MIN_INDEX_SECONDS = 10.0
 SMALL_BODY_BYTES = 4 * 1024 * 1024
@@ -23,47 +32,51 @@ def make_app(
     """The agent's application: the client API, and `routes` (its children's), which look after themselves."""
     app = web.Application(middlewares=[errors], client_max_size=SMALL_BODY_BYTES)
     app[PORTS] = ports
+    app[REFERENCE] = Reference([*FRONT_OPERATIONS, *(route.operation for route in ROUTES)], ports.settings.auth)
     app.on_response_prepare.append(_stamp)
     app.add_routes(list(routes))
     callers = Callers(ports.log, ports.settings.admin_sha256s, clock)
-    for module in (cluster, nodes, secret, events, stats, metrics, datasets, jobs, models, tokens):
-        app.add_routes([web.route(r.method, r.path, _guarded(r, ports, callers)) for r in module.ROUTES])
+    # With GET comes HEAD.
+    app.add_routes([web.route(route.method, route.path, _guarded(route, ports, callers)) for route in ROUTES])
     return app
 
 
 def _guarded(route: Route, ports: Ports, callers: Callers) -> Handler:
-    """Around every call of the API: who may, and how fresh a read must be."""
+    """Around every call of the API: who may, whether it is asked as declared, and how fresh a read must be."""
+    operation = route.operation
 
     async def call(request: web.Request) -> web.StreamResponse:
-        caller = await callers.identify(request.headers.get("Authorization"))
-        admit(caller, route.role, ports.settings)
-        request[CALLER] = caller
-        await _be_fresh(request, ports)
+        if operation.role is not None:
+            caller = await callers.identify(request.headers.get("Authorization"))
+            admit(caller, operation.role, ports.settings)
+            request[CALLER] = caller
+        query = query_of(request, operation.query or Freshness)
+        check_path(request, operation)
+        await _be_fresh(query, ports)
+        asked = (query,) if route.query else ()
+        if operation.body is not None and operation.body.form is not bytes:
+            asked += (await body_of(request, operation.body),)
         try:
-            return await route.handler(request)
+            return await route.handler(request, *asked)
         except Unknown:
             # Made a moment ago through another node, it may only not have come here yet.
             if not ports.log.status.quorum or request.get(BEGUN):
                 raise
             await catch_up(ports)
-            return await route.handler(request)
+            return await route.handler(request, *asked)
 
     return call
 
 
-async def _be_fresh(request: web.Request, ports: Ports) -> None:
-    consistency = request.query.get("consistency", "local")
-    if consistency not in ("local", "linearizable"):
-        raise invalid("consistency", consistency, "local or linearizable")
-    if consistency == "linearizable":
+async def _be_fresh(asked: Freshness, ports: Ports) -> None:
+    if asked.consistency == "linearizable":
         await ports.log.barrier()
-    index = integer(request, "min_index", 0, 0, 2**62)
-    if index:
+    if asked.min_index:
         try:
-            await ports.log.wait_applied(index, MIN_INDEX_SECONDS)
+            await ports.log.wait_applied(asked.min_index, MIN_INDEX_SECONDS)
         except TimeoutError as error:
             raise Refusal(
-                503, "behind", f"this node has not applied index {index} yet; ask again or ask another"
+                503, "behind", f"this node has not applied index {asked.min_index} yet; ask again or ask another"
             ) from error
 
 

@@ -1,8 +1,9 @@
 """The cluster itself: who is in it, who leads, how Ray is; handing over; the audit."""
 
 from collections.abc import Set
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from aiohttp import web
 
 from consensus.state import Digest
@@ -10,13 +11,15 @@ from node.http import secret, views
 from node.http.context import Ports
 from node.http.errors import Refusal
 from node.http.nodes import named, shown, users_of
-from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, ports_of
+from node.http.routes import Route, answer, ports_of, route
 from parvada import schema
+from parvada.contract.kinds import Freshness
+from parvada.contract.operation import Answer, Example
 
 
+@route("GET", "/v1/cluster", Answer(schema.Cluster), tag="Cluster")
 async def get_cluster(request: web.Request) -> web.Response:
-    known_only(request)
+    """The whole picture, as this node sees it."""
     return answer(describe(ports_of(request)))
 
 
@@ -97,30 +100,42 @@ def _lost_message(ports: Ports, lost: Set[Digest]) -> str:
     return f"no node within reach holds the bytes of {users}: bring back a node that did"
 
 
-async def transfer(request: web.Request) -> web.Response:
-    """Hand the leadership over, whichever node is asked; to a voter, by id or name, or to the one that is furthest."""
-    known_only(request)
+@route(
+    "POST",
+    "/v1/cluster/transfer",
+    Answer(schema.Leader),
+    tag="Cluster",
+    role="admin",
+    body=schema.TransferRequest,
+    optional=True,
+    examples=(Example("To one node", {"to": "node-2"}), Example("To the one that is furthest", {})),
+    refuses=(404,),
+)
+async def transfer(request: web.Request, asked: schema.TransferRequest) -> web.Response:
+    """Hand the leadership over, whichever node is asked.
+
+    To a voter, by id or name, or to the one that is furthest.
+    """
     ports = ports_of(request)
-    asked = await body(request, schema.TransferRequest) if await request.read() else schema.TransferRequest()
     target = named(ports, asked.to) if asked.to is not None else None
     if target is not None and target not in ports.log.status.voters:
         name = ports.log.state.members[target].name
         raise Refusal(409, "conflict", f"{name} is a learner: only a voter can lead", {"node": target})
     if target is None or ports.log.status.leader != target:
         await ports.leadership.transfer(target)
-    return answer({"leader": ports.log.status.leader})
+    return answer(schema.Leader(leader=ports.log.status.leader))
 
 
-async def audit(request: web.Request) -> web.Response:
-    """Newest first."""
-    known_only(request, ["limit"])
-    limit = integer(request, "limit", 100, 1, 1000)
-    entries = sorted(ports_of(request).log.state.audit.items(), reverse=True)[:limit]
-    return answer({"entries": [views.audit(entry) for _, entry in entries]})
+class AuditQuery(Freshness, frozen=True, kw_only=True):
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    """So many entries at most."""
 
 
-ROUTES = (
-    Route("GET", "/v1/cluster", get_cluster),
-    Route("POST", "/v1/cluster/transfer", transfer, "admin"),
-    Route("GET", "/v1/audit", audit, "operator"),
-)
+@route("GET", "/v1/audit", Answer(schema.AuditLog), tag="Cluster", role="operator", query=AuditQuery)
+async def audit(request: web.Request, query: AuditQuery) -> web.Response:
+    """Who did what when, newest first."""
+    entries = sorted(ports_of(request).log.state.audit.items(), reverse=True)[: query.limit]
+    return answer(schema.AuditLog(entries=[views.audit(entry) for _, entry in entries]))
+
+
+ROUTES: tuple[Route, ...] = (get_cluster, transfer, audit)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Annotated, get_args
 
 import msgspec
 from aiohttp import web
@@ -19,9 +20,12 @@ from node.blobs.room import Claim, DiskFull, Purpose
 from node.http import views
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
-from node.http.params import integer, known_only, name_of, version_of
-from node.http.routes import Route, answer, commit, key_reused, ports_of, value_of, was_done
-from training.upload import IngestOptions, IngestResult, PartFile
+from node.http.params import version_of
+from node.http.routes import Route, answer, commit, key_reused, ports_of, route, value_of, was_done
+from parvada import schema
+from parvada.contract.kinds import Freshness, said
+from parvada.contract.operation import Answer, Body, Example
+from training.upload import FORMATS, IngestOptions, IngestResult, PartFile
 
 INGEST = "training.ingest_worker:ingest"
 PREVIEW = "training.export:preview"
@@ -34,10 +38,6 @@ INGEST_SECONDS, SLOWEST_BYTES_PER_SECOND = 600.0, 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 STALL_SECONDS = 60.0
 GZIP = ("gzip", "x-gzip")
-PARAMETERS = (
-    *("target", "task", "weight", "group", "drop", "format"),
-    *("types", "missing", "decimal", "separator", "encoding", "header"),
-)
 _FORMATS = {
     "text/csv": "csv",
     "text/tab-separated-values": "tsv",
@@ -50,12 +50,75 @@ _GIVEN = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.p
 _uploads = asyncio.Semaphore(UPLOADS)
 
 
+TABLE = """sepal_length,sepal_width,petal_length,petal_width,species
+5.1,3.5,1.4,0.2,setosa
+4.9,3.0,1.4,0.2,setosa
+4.7,3.2,1.3,0.2,setosa
+4.6,3.1,1.5,0.2,setosa
+7.0,3.2,4.7,1.4,versicolor
+6.4,3.2,4.5,1.5,versicolor
+6.9,3.1,4.9,1.5,versicolor
+5.5,2.3,4.0,1.3,versicolor
+6.3,3.3,6.0,2.5,virginica
+5.8,2.7,5.1,1.9,virginica
+7.1,3.0,5.9,2.1,virginica
+6.3,2.9,5.6,1.8,virginica
+"""
+_TYPED = rf"^[\s\S]+:({'|'.join(get_args(schema.ColumnType))})(\[[^\]]*\])?$"
+
+
 # ---------------------------------------------------------------- upload
-async def put(request: web.Request) -> web.Response:
-    """201 with the new version, 200 if that content is the newest already; durable on two nodes either way."""
-    known_only(request, PARAMETERS)
-    name = name_of("dataset", request.match_info["dataset"])
-    ports = ports_of(request)
+class UploadQuery(Freshness, frozen=True, kw_only=True):
+    """What the uploader knows; what is left out is found out, and noted where it was not certain."""
+
+    target: str = ""
+    """Column to predict; by default the last one."""
+    task: Annotated[str, said(enum=("", *get_args(schema.Task)))] = ""
+    """By default what the target's values suggest."""
+    weight: str = ""
+    """Column of the rows' weights."""
+    group: str = ""
+    """Column whose equal values must not be parted by a fold."""
+    drop: tuple[str, ...] = ()
+    """Column to leave out; repeat it for several."""
+    format: Annotated[str, said(enum=("", *FORMATS))] = ""
+    """By default by `Content-Type` or content."""
+    types: tuple[Annotated[str, said(pattern=_TYPED)], ...] = ()
+    """`column:type`, as in `zip:category` or `when:datetime[%d/%m/%Y]`; repeat it for several."""
+    missing: tuple[str, ...] | None = None
+    """The texts that stand for a missing value, in the place of NA and its like; repeat it for several."""
+    decimal: Annotated[str, said(enum=("", ".", ","))] = ""
+    """What stands before the fraction of a number."""
+    separator: Annotated[str, said(maxLength=1)] = ""
+    """The character between two cells."""
+    encoding: str = ""
+    """Of a text file; by default UTF-8."""
+    header: Annotated[str, said(enum=("", "first", "none"))] = ""
+    """`none`: the first line is data. `first`: it names the columns."""
+
+
+@route(
+    "PUT",
+    "/v1/datasets/{dataset}",
+    Answer(schema.Dataset, 201, text="A new version, durable on two nodes."),
+    Answer(schema.Dataset, 200, text="That content is the newest version already, durable on two nodes."),
+    tag="Datasets",
+    role="operator",
+    makes="dataset",
+    query=UploadQuery,
+    takes=Body(
+        bytes,
+        media=(*_FORMATS, "application/x-ndjson", "application/octet-stream"),
+        examples=(Example("Measures of flowers, and their species", TABLE, "text/csv"),),
+    ),
+    refuses=(408, 422, 429),
+)
+async def put(request: web.Request, query: UploadQuery) -> web.Response:
+    """Upload a file as a new version of a dataset.
+
+    CSV, TSV, Parquet, JSON lines, JSON records or Arrow IPC, also gzipped: by `format`, `Content-Type` or content.
+    """
+    name, ports = request.match_info["dataset"], ports_of(request)
     _check_length(request, ports.settings.max_upload_bytes)
     _check_encoding(request)
     if _uploads.locked():
@@ -63,7 +126,7 @@ async def put(request: web.Request) -> web.Response:
     async with _uploads, _room_or_refusal(ports), _work_folder(ports.settings.tmp) as folder:
         with ports.blobs.room.claim(request.content_length or 0, Purpose.MAKE) as claim:
             await _receive(request, folder / "upload", ports, claim)
-        result = await _ingest(request, folder, ports)
+        result = await _ingest(request, query, folder, ports)
         held = await _keep_all(ports, result.parts)
     return await _commit(request, name, result, held)
 
@@ -141,24 +204,23 @@ async def _next_chunk(request: web.Request) -> bytes:
         raise Refusal(408, "stalled", f"nothing of the upload has come for {STALL_SECONDS:g} s") from error
 
 
-async def _ingest(request: web.Request, folder: Path, ports: Ports) -> IngestResult:
-    query = request.query
+async def _ingest(request: web.Request, query: UploadQuery, folder: Path, ports: Ports) -> IngestResult:
     parts = folder / "parts"
     await asyncio.to_thread(parts.mkdir)
     options = IngestOptions(
         out_dir=str(parts),
-        target=query.get("target", ""),
-        task=query.get("task", ""),
-        weight=query.get("weight", ""),
-        group=query.get("group", ""),
-        drop=tuple(filter(None, query.getall("drop", []))),
-        format=query.get("format") or _FORMATS.get(request.content_type, ""),
-        types=tuple(filter(None, query.getall("types", []))),
-        missing=tuple(filter(None, query.getall("missing"))) if "missing" in query else None,
-        decimal=query.get("decimal", ""),
-        separator=query.get("separator", ""),
-        encoding=query.get("encoding", ""),
-        header=query.get("header", ""),
+        target=query.target,
+        task=query.task,
+        weight=query.weight,
+        group=query.group,
+        drop=tuple(filter(None, query.drop)),
+        format=query.format or _FORMATS.get(request.content_type, ""),
+        types=tuple(filter(None, query.types)),
+        missing=tuple(filter(None, query.missing)) if query.missing is not None else None,
+        decimal=query.decimal,
+        separator=query.separator,
+        encoding=query.encoding,
+        header=query.header,
         max_bytes=ports.settings.max_upload_bytes,
         room=ports.blobs.room.free_bytes(),
     )
@@ -234,33 +296,57 @@ def _found(request: web.Request) -> facts.DatasetVersion:
     return version
 
 
+@route("GET", "/v1/datasets", Answer(schema.DatasetList), tag="Datasets")
 async def list_datasets(request: web.Request) -> web.Response:
-    """The newest version of each."""
-    known_only(request)
+    """The newest version of each dataset."""
     state = ports_of(request).log.state
     newest = (current_version(state, name) for name in sorted(state.datasets))
-    return answer({"datasets": [views.dataset(state, version) for version in newest if version is not None]})
+    shown = [views.dataset(state, version) for version in newest if version is not None]
+    return answer(schema.DatasetList(datasets=shown))
 
 
+@route("GET", "/v1/datasets/{dataset}", Answer(schema.Dataset), tag="Datasets")
 async def get(request: web.Request) -> web.Response:
-    known_only(request)
+    """One version of a dataset, without a number the newest: its columns, and what was noted of them."""
     return answer(views.dataset(ports_of(request).log.state, _found(request)))
 
 
-async def preview(request: web.Request) -> web.Response:
+class PreviewQuery(Freshness, frozen=True, kw_only=True):
+    rows: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    """So many at most."""
+
+
+@route(
+    "GET",
+    "/v1/datasets/{dataset}/preview",
+    Answer(schema.Preview),
+    tag="Datasets",
+    query=PreviewQuery,
+    refuses=(429,),
+)
+async def preview(request: web.Request, query: PreviewQuery) -> web.Response:
     """The first rows, as objects."""
-    known_only(request, ["rows"])
     version, ports = _found(request), ports_of(request)
-    rows = integer(request, "rows", 20, 1, 1000)
     first = await ports.fetcher.make_present(version.parts[0].digest)
-    shown: bytes = await ports.workshop.run(PREVIEW, str(first), rows)
+    shown: bytes = await ports.workshop.run(PREVIEW, str(first), query.rows)
     return web.Response(body=shown, content_type="application/json", charset="utf-8")
 
 
-async def content(request: web.Request) -> web.StreamResponse:
-    """The whole dataset, part by part."""
-    known_only(request, ["format"])
-    wanted = request.query.get("format", "csv")
+class ContentQuery(Freshness, frozen=True, kw_only=True):
+    format: Annotated[str, said(enum=tuple(_GIVEN))] = "csv"
+
+
+@route(
+    "GET",
+    "/v1/datasets/{dataset}/content",
+    Answer(bytes, media=("text/csv", "application/vnd.apache.parquet"), example=TABLE),
+    tag="Datasets",
+    query=ContentQuery,
+    refuses=(415, 429),
+)
+async def content(request: web.Request, query: ContentQuery) -> web.StreamResponse:
+    """The whole dataset, as one file."""
+    wanted = query.format
     if wanted not in _GIVEN:
         known = " and ".join(_GIVEN)
         raise Refusal(415, "unsupported_format", f"format {wanted!r} cannot be given; {known} can", {"field": "format"})
@@ -295,21 +381,23 @@ async def _send(response: web.StreamResponse, path: Path) -> None:
     await asyncio.to_thread(path.unlink)
 
 
+@route("DELETE", "/v1/datasets/{dataset}", Answer(schema.DatasetDeleted), tag="Datasets", role="operator")
 async def delete(request: web.Request) -> web.Response:
-    known_only(request)
+    """Delete a dataset with all its versions, unless a running job uses it."""
     name = request.match_info["dataset"] if was_done(request) else _found(request).name
     done = await commit(request, DeleteDataset(name))
-    return answer({"name": name, "deleted": True}, index=done.index)
+    return answer(schema.DatasetDeleted(name=name), index=done.index)
 
 
-ROUTES = (
-    Route("PUT", "/v1/datasets/{dataset}", put, "operator"),
-    Route("GET", "/v1/datasets", list_datasets),
-    Route("GET", "/v1/datasets/{dataset}", get),
-    Route("GET", "/v1/datasets/{dataset}/versions/{version}", get),
-    Route("GET", "/v1/datasets/{dataset}/preview", preview),
-    Route("GET", "/v1/datasets/{dataset}/versions/{version}/preview", preview),
-    Route("GET", "/v1/datasets/{dataset}/content", content),
-    Route("GET", "/v1/datasets/{dataset}/versions/{version}/content", content),
-    Route("DELETE", "/v1/datasets/{dataset}", delete, "operator"),
+_VERSION = "/v1/datasets/{dataset}/versions/{version}"
+ROUTES: tuple[Route, ...] = (
+    list_datasets,
+    put,
+    get,
+    get.at(_VERSION),
+    preview,
+    preview.at(f"{_VERSION}/preview"),
+    content,
+    content.at(f"{_VERSION}/content"),
+    delete,
 )

@@ -12,32 +12,52 @@ from aiohttp import web
 from consensus.messages import Event
 from consensus.ports import Log, Resync
 from node.http import views
-from node.http.errors import Refusal, invalid
-from node.http.params import known_only, whole
-from node.http.routes import Route, ports_of
+from node.http.errors import Refusal
+from node.http.params import log_index
+from node.http.routes import Route, ports_of, route
 from parvada import schema
+from parvada.contract.kinds import Freshness, LogIndex
+from parvada.contract.operation import NDJSON, SSE, Answer
 
 KEEPALIVE_SECONDS = 10.0
 STREAMS = 256
 """At once on one node: each holds one of the connections (512) by which a front reaches its agent, for ever."""
-NDJSON = "application/x-ndjson"
 RESYNC = "resync"
-PARAMETERS = ("since", "kind")
 
 _streams = asyncio.Semaphore(STREAMS)
 
 
-async def stream(request: web.Request) -> web.StreamResponse:
-    """All events, or those of which the kind begins with `kind`."""
-    known_only(request, PARAMETERS)
-    kind = request.query.get("kind", "")
-    return await follow(request, lambda event: event.kind.startswith(kind))
+class EventsQuery(Freshness, frozen=True, kw_only=True):
+    since: LogIndex | None = None
+    """From this log index on; without it, and without `Last-Event-ID`, from now on."""
+    kind: str = ""
+    """Only those of which the kind begins so, such as `job.`."""
 
 
-async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.StreamResponse:
-    """From `since` (or `Last-Event-ID`), else from now. `event: resync` when the memory does not reach back so far,
+EVENTS = Answer(
+    bytes,
+    media=(SSE, NDJSON),
+    text="A stream without an end. `event: resync` says that some were lost: read the state anew.",
+    example='id: 57\nevent: dataset.added\ndata: {"index":57,"at":"2026-05-01T12:00:00.000Z","kind":"dataset.added",'
+    '"subject":"iris","detail":{"version":1,"rows":150}}\n\n',
+)
+
+
+@route("GET", "/v1/events", EVENTS, tag="Cluster", query=EventsQuery, refuses=(429,))
+async def stream(request: web.Request, query: EventsQuery) -> web.StreamResponse:
+    """What happens in the cluster, as it happens.
+
+    Server-Sent Events, each with its log index as id; with `Accept: application/x-ndjson`, lines of JSON.
+    """
+    return await follow(request, query.since, lambda event: event.kind.startswith(query.kind))
+
+
+async def follow(request: web.Request, since: int | None, wanted: Callable[[Event], bool]) -> web.StreamResponse:
+    """From `Last-Event-ID`, or `since`, else from now. `event: resync` when the memory does not reach back so far,
     or the reader was too slow: what lies between is lost to it, and it should read the state anew."""
-    log, since = ports_of(request).log, _since(request)
+    log = ports_of(request).log
+    if last := request.headers.get("Last-Event-ID"):
+        since = log_index("since", last)
     if _streams.locked():
         raise Refusal(429, "busy", f"{STREAMS} event streams are open on this node; ask another")
     lines = NDJSON in request.headers.get("Accept", "")
@@ -49,6 +69,8 @@ async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.S
     )
     async with _streams, contextlib.aclosing(_events(log, since)) as events:
         await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         async for group in events:
             shown = [event for event in group if event.kind == RESYNC or wanted(event)]
             if shown:
@@ -58,16 +80,6 @@ async def follow(request: web.Request, wanted: Callable[[Event], bool]) -> web.S
             if request.transport is None or request.transport.is_closing():
                 break
     return response
-
-
-def _since(request: web.Request) -> int | None:
-    text = request.headers.get("Last-Event-ID") or request.query.get("since")
-    if text is None:
-        return None
-    number = whole(text)
-    if number is None:
-        raise invalid("since", text, "a log index, as in the id of an event")
-    return number
 
 
 async def _events(log: Log, since: int | None) -> AsyncGenerator[tuple[Event, ...], None]:
@@ -117,4 +129,4 @@ def _sse(event: Event) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.index, event.kind.encode(), _record(event))
 
 
-ROUTES = (Route("GET", "/v1/events", stream),)
+ROUTES: tuple[Route, ...] = (stream,)

@@ -5,7 +5,7 @@ import hashlib
 import math
 import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from aiohttp import web
@@ -16,13 +16,14 @@ from consensus.queries import current_version, jobs_by_age
 from consensus.state import ClusterState, JobId, JobState, Json
 from node.http import views
 from node.http.context import Ports
-from node.http.errors import Refusal, Unknown, invalid, unknown
-from node.http.events import PARAMETERS, follow
-from node.http.params import body, integer, known_only
-from node.http.routes import Route, answer, catch_up, command_id, commit, key_reused, ports_of, was_done
+from node.http.errors import Refusal, Unknown, unknown
+from node.http.events import EVENTS, EventsQuery, follow
+from node.http.routes import Route, answer, catch_up, command_id, commit, key_reused, ports_of, route, was_done
 from node.peering.words import PeerError
 from node.telemetry.live import PEER_PATH
 from parvada import schema
+from parvada.contract.kinds import Freshness, matching
+from parvada.contract.operation import Answer, Example
 
 if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
     from training.spec import ResolvedJob
@@ -32,13 +33,44 @@ TALLIED_FROM = 2
 """The level from which on jobs are tallied."""
 LIVE_SECONDS = 5.0
 """For another node's answer: whoever looks at a live curve asks again."""
+_PLACE = r"^([0-9]+(\.[0-9]+)?~[a-z0-9]+|[a-z0-9]{12})$"
 
 
-async def submit(request: web.Request) -> web.Response:
-    """Everything that can be wrong with the job is found here; 202 once it is committed."""
-    known_only(request)
+@route(
+    "POST",
+    "/v1/jobs",
+    Answer(schema.Job, 202),
+    tag="Jobs",
+    role="operator",
+    body=schema.JobSpec,
+    examples=(
+        Example(
+            "Two models on one dataset", {"datasets": ["iris"], "models": ["GaussianNB", "DecisionTreeClassifier"]}
+        ),
+        Example(
+            "Random search, with a seed",
+            {
+                "name": "spring",
+                "datasets": [{"name": "iris", "version": 1}],
+                "models": [
+                    {"estimator": "LogisticRegression", "search": {"C": {"low": 0.01, "high": 100, "log": True}}}
+                ],
+                "search": {"method": "random", "trials": 5},
+                "metric": "accuracy",
+                "cv": {"folds": 3},
+                "seed": 7,
+                "publish": {"when": "never"},
+            },
+        ),
+    ),
+    refuses=(404, 422, 429),
+)
+async def submit(request: web.Request, spec: schema.JobSpec) -> web.Response:
+    """Submit a training job.
+
+    Everything that can be wrong with it is found here. All fields but `datasets` have defaults.
+    """
     ports = ports_of(request)
-    spec = await body(request, schema.JobSpec)
     job, written = _new_id(request), Json(msgspec.json.encode(spec))
     if job in ports.log.state.jobs:
         # Once only, also when the dataset has gone or the catalog has changed since.
@@ -95,21 +127,31 @@ def _job(request: web.Request) -> facts.Job:
     return jobs[JobId(asked)]
 
 
-async def list_jobs(request: web.Request) -> web.Response:
-    """Newest first; `next` of the answer, given as `after`, asks for those that come then."""
-    known_only(request, ["state", "limit", "after", "prefix"])
-    wanted, state = request.query.get("state"), ports_of(request).log.state
-    if wanted is not None and wanted not in set(JobState):
-        raise invalid("state", wanted, f"one of {', '.join(JobState)}")
-    limit, prefix = integer(request, "limit", 100, 1, 1000), request.query.get("prefix", "")
-    after = request.query.get("after")
-    before = _place(after, state) if after is not None else (math.inf, "")
+class JobsQuery(Freshness, frozen=True, kw_only=True):
+    state: JobState | None = None
+    """Only those in this state."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    """So many at most."""
+    after: Annotated[str, matching(_PLACE, "what `next` of an earlier answer said, or the id of a job")] | None = None
+    """Those that come after: what `next` of an earlier answer said, or the id of a job."""
+    prefix: str = ""
+    """Only those of which the id begins so."""
+
+
+@route("GET", "/v1/jobs", Answer(schema.JobPage), tag="Jobs", query=JobsQuery, refuses=(404,))
+async def list_jobs(request: web.Request, query: JobsQuery) -> web.Response:
+    """All jobs, newest first.
+
+    `next` of the answer, given as `after`, asks for those that come then.
+    """
+    state = ports_of(request).log.state
+    before = _place(query.after, state) if query.after is not None else (math.inf, "")
     found = [
         job
         for job in reversed(jobs_by_age(state))
-        if (job.created_at, job.id) < before and wanted in (None, job.state.value) and job.id.startswith(prefix)
+        if (job.created_at, job.id) < before and query.state in (None, job.state) and job.id.startswith(query.prefix)
     ]
-    page, more = found[:limit], len(found) > limit
+    page, more = found[: query.limit], len(found) > query.limit
     return answer(
         schema.JobPage(
             jobs=[views.job_summary(state, job) for job in page],
@@ -123,21 +165,27 @@ def _place(after: str, state: ClusterState) -> tuple[float, str]:
     job = state.jobs.get(JobId(after))
     if job is not None:
         return job.created_at, job.id
-    moment, _, name = after.partition("~")
-    try:
-        return float(moment), name
-    except ValueError as error:
-        raise invalid("after", after, "what `next` of an earlier answer said, or the id of a job") from error
+    moment, mark, name = after.partition("~")
+    if not mark:
+        raise unknown("job", after, state.jobs)
+    return float(moment), name
 
 
+@route("GET", "/v1/jobs/{job}", Answer(schema.Job), tag="Jobs")
 async def get_job(request: web.Request) -> web.Response:
-    known_only(request)
+    """One job, with its progress."""
     return answer(views.job(ports_of(request).log.state, _job(request)))
 
 
-async def leaderboard(request: web.Request) -> web.Response:
-    known_only(request, ["dataset"])
-    job, only = _job(request), request.query.get("dataset")
+class LeaderboardQuery(Freshness, frozen=True, kw_only=True):
+    dataset: str | None = None
+    """Only the rows of this one of the job's datasets."""
+
+
+@route("GET", "/v1/jobs/{job}/leaderboard", Answer(schema.Leaderboard), tag="Jobs", query=LeaderboardQuery)
+async def leaderboard(request: web.Request, query: LeaderboardQuery) -> web.Response:
+    """Rows best first; every candidate has one, also the failed ones."""
+    job, only = _job(request), query.dataset
     names = [unit.dataset for unit in job.units]
     if only is not None and only not in names:
         raise unknown("dataset", only, names)
@@ -159,9 +207,12 @@ async def _whole(ports: Ports, job: facts.Job) -> facts.Job:
         return await ports.results.whole(now)
 
 
+@route("GET", "/v1/jobs/{job}/live", Answer(schema.LiveJob), tag="Jobs")
 async def live(request: web.Request) -> web.Response:
-    """The curves of its fits that run now, which only the node of the trainer knows."""
-    known_only(request)
+    """The curves of a job's fits that run now.
+
+    They are asked of the node of the trainer, which alone knows them.
+    """
     ports, job = ports_of(request), _job(request).id
     head = ports.log.state.epoch.head
     if head in ("", ports.settings.node):
@@ -175,33 +226,38 @@ async def live(request: web.Request) -> web.Response:
     return web.Response(body=shown, content_type="application/json", charset="utf-8")
 
 
-async def events(request: web.Request) -> web.StreamResponse:
+@route("GET", "/v1/jobs/{job}/events", EVENTS, tag="Jobs", query=EventsQuery, refuses=(429,))
+async def events(request: web.Request, query: EventsQuery) -> web.StreamResponse:
     """As `/v1/events`, of this job alone."""
-    known_only(request, PARAMETERS)
-    job, kind = _job(request).id, request.query.get("kind", "")
+    job = _job(request).id
 
     def wanted(event: Event) -> bool:
-        return event.subject == job and event.kind.startswith("job.") and event.kind.startswith(kind)
+        return event.subject == job and event.kind.startswith("job.") and event.kind.startswith(query.kind)
 
-    return await follow(request, wanted)
+    return await follow(request, query.since, wanted)
 
 
+@route("POST", "/v1/jobs/{job}/cancel", Answer(schema.Job), tag="Jobs", role="operator")
 async def cancel(request: web.Request) -> web.Response:
-    known_only(request)
+    """Cancel a job that has not ended."""
     return await _change(request, CancelJob(_job(request).id))
 
 
+@route("POST", "/v1/jobs/{job}/retry", Answer(schema.Job), tag="Jobs", role="operator")
 async def retry(request: web.Request) -> web.Response:
-    known_only(request)
+    """Try a job that failed or was cancelled again."""
     return await _change(request, RetryJob(_job(request).id))
 
 
+@route("DELETE", "/v1/jobs/{job}", Answer(schema.JobDeleted), tag="Jobs", role="operator")
 async def delete(request: web.Request) -> web.Response:
-    """The job, its leaderboard and its results; models that it made stay."""
-    known_only(request)
+    """Delete a job that has ended: its leaderboard and its results.
+
+    Models that it made stay.
+    """
     name = JobId(request.match_info["job"]) if was_done(request) else _job(request).id
     done = await commit(request, DeleteJob(name))
-    return answer({"id": name, "deleted": True}, index=done.index)
+    return answer(schema.JobDeleted(id=name), index=done.index)
 
 
 async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Response:
@@ -210,14 +266,4 @@ async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Re
     return answer(views.job(state, state.jobs[command.job]), index=done.index)
 
 
-ROUTES = (
-    Route("POST", "/v1/jobs", submit, "operator"),
-    Route("GET", "/v1/jobs", list_jobs),
-    Route("GET", "/v1/jobs/{job}", get_job),
-    Route("GET", "/v1/jobs/{job}/leaderboard", leaderboard),
-    Route("GET", "/v1/jobs/{job}/live", live),
-    Route("GET", "/v1/jobs/{job}/events", events),
-    Route("POST", "/v1/jobs/{job}/cancel", cancel, "operator"),
-    Route("POST", "/v1/jobs/{job}/retry", retry, "operator"),
-    Route("DELETE", "/v1/jobs/{job}", delete, "operator"),
-)
+ROUTES: tuple[Route, ...] = (submit, list_jobs, get_job, leaderboard, live, events, cancel, retry, delete)

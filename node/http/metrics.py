@@ -6,12 +6,13 @@ from aiohttp import web
 
 from consensus.state import JobState
 from node.http.context import Ports
-from node.http.params import known_only
-from node.http.routes import Route, ports_of
+from node.http.routes import Route, ports_of, route
+from parvada.contract.operation import Answer
 
 
+@route("GET", "/metrics", Answer(bytes, media=("text/plain",)), tag="Observation")
 async def metrics(request: web.Request) -> web.Response:
-    known_only(request)
+    """This node's figures, as Prometheus reads them."""
     text = "\n".join(_lines(ports_of(request))) + "\n"
     return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
@@ -80,4 +81,4 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-ROUTES = (Route("GET", "/metrics", metrics),)
+ROUTES: tuple[Route, ...] = (metrics,)

@@ -6,9 +6,11 @@ from consensus import state as facts
 from consensus.messages import DropAlias, MoveAlias, RollBackAlias
 from node.http import views
 from node.http.errors import unknown
-from node.http.params import body, known_only, moment, name_of, version_of
-from node.http.routes import Route, answer, commit, ports_of, value_of, was_done
+from node.http.params import version_of
+from node.http.routes import Route, answer, commit, ports_of, route, value_of, was_done
 from parvada import schema
+from parvada.contract.kinds import Freshness, Moment
+from parvada.contract.operation import Answer, Example
 
 
 def _model(request: web.Request) -> facts.Model:
@@ -25,27 +27,32 @@ def _alias(request: web.Request, model: facts.Model) -> str:
     return alias
 
 
+@route("GET", "/v1/models", Answer(schema.ModelList), tag="Models")
 async def list_models(request: web.Request) -> web.Response:
-    known_only(request)
+    """All models."""
     state = ports_of(request).log.state
-    return answer({"models": [views.model(state, state.models[name]) for name in sorted(state.models)]})
+    return answer(schema.ModelList(models=[views.model(state, state.models[name]) for name in sorted(state.models)]))
 
 
+@route("GET", "/v1/models/{model}", Answer(schema.Model), tag="Models")
 async def get_model(request: web.Request) -> web.Response:
-    known_only(request)
+    """One model, with its versions and aliases."""
     return answer(views.model(ports_of(request).log.state, _model(request)))
 
 
+@route("GET", "/v1/models/{model}/versions", Answer(schema.VersionList), tag="Models")
 async def list_versions(request: web.Request) -> web.Response:
-    """Newest first."""
-    known_only(request)
+    """All versions of a model, newest first."""
     state, model = ports_of(request).log.state, _model(request)
     numbers = sorted(model.versions, reverse=True)
-    return answer({"versions": [views.model_version(state, model.versions[number]) for number in numbers]})
+    return answer(
+        schema.VersionList(versions=[views.model_version(state, model.versions[number]) for number in numbers])
+    )
 
 
+@route("GET", "/v1/models/{model}/versions/{version}", Answer(schema.ModelVersion), tag="Models")
 async def get_version(request: web.Request) -> web.Response:
-    known_only(request)
+    """One version: what it takes and gives, how good it is, where it comes from."""
     model, number = _model(request), version_of(request)
     if number not in model.versions:
         raise unknown("version", str(number), map(str, model.versions))
@@ -53,52 +60,90 @@ async def get_version(request: web.Request) -> web.Response:
 
 
 # ---------------------------------------------------------------- aliases
-async def move(request: web.Request) -> web.Response:
-    """With `expected`, only if the alias names that version now (0: does not exist yet), else 409."""
-    known_only(request)
-    model, asked = _model(request), await body(request, schema.AliasRequest)
-    alias = name_of("alias", request.match_info["alias"])
+@route(
+    "PUT",
+    "/v1/models/{model}/aliases/{alias}",
+    Answer(schema.AliasMoved),
+    tag="Models",
+    role="operator",
+    makes="alias",
+    body=schema.AliasRequest,
+    examples=(
+        Example("To another version", {"version": 1, "comment": "better on the holdout"}),
+        Example("Only from where it is expected", {"version": 1, "expected": 1}),
+    ),
+)
+async def move(request: web.Request, asked: schema.AliasRequest) -> web.Response:
+    """Let an alias name a version.
+
+    With `expected`, only if the alias names that version now (0: does not exist yet), else 409.
+    """
+    model, alias = _model(request), request.match_info["alias"]
     if asked.version not in model.versions:
         raise unknown("version", str(asked.version), map(str, model.versions))
     done = await commit(request, MoveAlias(model.name, alias, asked.version, asked.comment, asked.expected))
     return answer({"alias": alias, **value_of(done)}, index=done.index)
 
 
+@route(
+    "DELETE",
+    "/v1/models/{model}/aliases/{alias}",
+    Answer(schema.AliasDropped),
+    tag="Models",
+    role="operator",
+)
 async def drop(request: web.Request) -> web.Response:
-    known_only(request)
+    """Delete an alias; its history stays."""
     model = _model(request)
     alias = request.match_info["alias"] if was_done(request) else _alias(request, model)
     done = await commit(request, DropAlias(model.name, alias))
-    return answer({"alias": alias, "dropped": True}, index=done.index)
+    return answer(schema.AliasDropped(alias=alias), index=done.index)
 
 
+@route(
+    "POST",
+    "/v1/models/{model}/aliases/{alias}/rollback",
+    Answer(schema.AliasMoved),
+    tag="Models",
+    role="operator",
+)
 async def roll_back(request: web.Request) -> web.Response:
-    """To the version that the alias named before its last move."""
-    known_only(request)
+    """Let an alias name the version that it named before its last move."""
     model = _model(request)
     alias = _alias(request, model)
     done = await commit(request, RollBackAlias(model.name, alias))
     return answer({"alias": alias, **value_of(done)}, index=done.index)
 
 
-async def history(request: web.Request) -> web.Response:
-    """Newest first. With `as_of` only the moves up to then: the first is what the alias named at that time."""
-    known_only(request, ["as_of"])
-    model, alias, until = _model(request), request.match_info["alias"], moment(request, "as_of")
+class AliasHistoryQuery(Freshness, frozen=True, kw_only=True):
+    as_of: Moment | None = None
+    """Only the moves up to then: the first is what the alias named at that time."""
+
+
+@route(
+    "GET",
+    "/v1/models/{model}/aliases/{alias}/history",
+    Answer(schema.AliasHistory),
+    tag="Models",
+    query=AliasHistoryQuery,
+)
+async def history(request: web.Request, query: AliasHistoryQuery) -> web.Response:
+    """Who moved an alias, when and whereto, newest first."""
+    model, alias, until = _model(request), request.match_info["alias"], query.as_of
     moves = [move for move in reversed(model.history) if move.alias == alias]
     if not moves:
         raise unknown("alias", alias, model.aliases)
     told = [views.alias_change(model, move) for move in moves if until is None or views.shown_at(move.at) <= until]
-    return answer({"alias": alias, "history": told})
+    return answer(schema.AliasHistory(alias=alias, history=told))
 
 
-ROUTES = (
-    Route("GET", "/v1/models", list_models),
-    Route("GET", "/v1/models/{model}", get_model),
-    Route("GET", "/v1/models/{model}/versions", list_versions),
-    Route("GET", "/v1/models/{model}/versions/{version}", get_version),
-    Route("PUT", "/v1/models/{model}/aliases/{alias}", move, "operator"),
-    Route("DELETE", "/v1/models/{model}/aliases/{alias}", drop, "operator"),
-    Route("POST", "/v1/models/{model}/aliases/{alias}/rollback", roll_back, "operator"),
-    Route("GET", "/v1/models/{model}/aliases/{alias}/history", history),
+ROUTES: tuple[Route, ...] = (
+    list_models,
+    get_model,
+    list_versions,
+    get_version,
+    move,
+    drop,
+    roll_back,
+    history,
 )

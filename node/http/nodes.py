@@ -12,10 +12,11 @@ from consensus.queries import active_members
 from consensus.state import ClusterState, Digest, MemberStatus, NodeId
 from node.http.context import Ports
 from node.http.errors import Refusal, unknown
-from node.http.params import known_only, switch
-from node.http.routes import Route, answer, commit, ports_of, was_done
+from node.http.routes import Route, answer, commit, ports_of, route, was_done
 from node.membership import draining
 from parvada import schema
+from parvada.contract.kinds import Freshness
+from parvada.contract.operation import Answer
 
 MAX_NAMED = 5
 
@@ -66,9 +67,12 @@ def users_of(state: ClusterState, digests: Set[Digest]) -> str:
 
 
 # ---------------------------------------------------------------- draining
+@route("POST", "/v1/nodes/{node}/drain", Answer(schema.Node), tag="Cluster", role="admin")
 async def drain(request: web.Request) -> web.Response:
-    """Work, leadership and copies move to the others, and so does the vote where one of them can take it."""
-    known_only(request)
+    """Move all work away from a node.
+
+    Work, leadership and copies move to the others, and so does the vote where one of them can take it.
+    """
     ports = ports_of(request)
     node = named(ports, request.match_info["node"])
     if not was_done(request) and ports.log.status.quorum:
@@ -76,8 +80,9 @@ async def drain(request: web.Request) -> web.Response:
     return await _set_status(request, node, MemberStatus.DRAINING)
 
 
+@route("POST", "/v1/nodes/{node}/undrain", Answer(schema.Node), tag="Cluster", role="admin")
 async def undrain(request: web.Request) -> web.Response:
-    known_only(request)
+    """Let a node take work again."""
     return await _set_status(request, named(ports_of(request), request.match_info["node"]), MemberStatus.ACTIVE)
 
 
@@ -98,22 +103,35 @@ async def _set_status(request: web.Request, node: NodeId, status: MemberStatus) 
 
 
 # ---------------------------------------------------------------- leaving
-async def remove(request: web.Request) -> web.Response:
-    """Leaves for good: loses its vote in order, then its place, and its certificate is revoked. With `force` also
-    when bytes are lost by it."""
-    known_only(request, ["force"])
+class RemoveQuery(Freshness, frozen=True, kw_only=True):
+    force: bool = False
+    """Also when bytes are lost by it."""
+
+
+@route(
+    "DELETE",
+    "/v1/nodes/{node}",
+    Answer(schema.NodeRemoved),
+    tag="Cluster",
+    role="admin",
+    query=RemoveQuery,
+)
+async def remove(request: web.Request, query: RemoveQuery) -> web.Response:
+    """Make a node leave for good.
+
+    It loses its vote in order, then its place, and its certificate is revoked.
+    """
     ports = ports_of(request)
     again = was_done(request)
-    force = switch(request, "force")
     node = NodeId(request.match_info["node"]) if again else named(ports, request.match_info["node"])
     if not again:
-        if not force and ports.log.status.quorum:
+        if not query.force and ports.log.status.quorum:
             _check_copies(ports, node)
         if node in ports.log.status.voters and len(ports.log.state.members) > 1:
             await ports.leadership.retire(node)
     removing = _leave if node == ports.settings.node else _take_out
     index = await removing(request, node)
-    return answer({"id": node, "removed": True}, index=index)
+    return answer(schema.NodeRemoved(id=node), index=index)
 
 
 async def _take_out(request: web.Request, node: NodeId) -> int | None:
@@ -150,8 +168,4 @@ def _check_copies(ports: Ports, node: NodeId) -> None:
     raise Refusal(409, "only_copies", message, details)
 
 
-ROUTES = (
-    Route("POST", "/v1/nodes/{node}/drain", drain, "admin"),
-    Route("POST", "/v1/nodes/{node}/undrain", undrain, "admin"),
-    Route("DELETE", "/v1/nodes/{node}", remove, "admin"),
-)
+ROUTES: tuple[Route, ...] = (drain, undrain, remove)

@@ -1,117 +1,115 @@
-"""Reading what a client sent: query parameters that are known, bodies that fit their struct, names that are names."""
+"""Reading what a client sent by what its call declares: path, query and JSON body."""
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from node.http.errors import Refusal, invalid
-from parvada.identifiers import is_name
+from parvada.contract.kinds import Freshness, Kind, LogIndex, Parameter, kind_of, parameters_of
+from parvada.contract.operation import JSON, PATH_PARAMETERS, Body, Operation
 from parvada.nearest import known_are
 
-T = TypeVar("T")
+Q = TypeVar("Q", bound=Freshness)
 
 _AT = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `(?P<at>.*)`)?")
-EVERYWHERE = frozenset({"min_index", "consistency"})
-"""Parameters that the middleware reads, allowed on every call."""
-REPEATABLE = frozenset({"drop", "types", "missing"})
+FORM = "application/x-www-form-urlencoded"
 MAX_SHOWN = 200
 """Characters of a value at fault that an answer repeats."""
-MAX_DIGITS = 18
-"""Of a number in a path, query or header: it fits 64 bits, and no text takes long to convert."""
 
 
-def known_only(request: web.Request, names: Iterable[str] = ()) -> None:
-    """Refuse unknown query parameters with the nearest known one: a typing error must not pass for a default."""
-    allowed = {*names, *EVERYWHERE}
+def query_of(request: web.Request, form: type[Q]) -> Q:
+    """The query as a struct. Raises Refusal (400) for a parameter that is unknown, given twice, or cannot be."""
+    known = parameters_of(form)
     for name in request.query:
-        if name in allowed and name not in REPEATABLE and len(request.query.getall(name)) > 1:
-            raise Refusal(400, "invalid", f"the query parameter {name!r} is given more than once", {"field": name})
-        if name not in allowed:
+        if name not in known:
+            # A typing error must not pass for a default.
             raise Refusal(
                 400,
                 "unknown_parameter",
-                f"unknown query parameter {name!r}{known_are(name, sorted(allowed))}",
+                f"unknown query parameter {name!r}{known_are(name, sorted(known))}",
                 {"field": name},
             )
+    given = {name: _given(request, parameter) for name, parameter in known.items() if name in request.query}
+    return form(**given)
 
 
-def integer(request: web.Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    number = whole(text)
-    if number is None or not low <= number <= high:
-        raise invalid(name, text, f"a whole number from {low} to {high}")
-    return number
+def _given(request: web.Request, parameter: Parameter) -> Any:
+    texts = request.query.getall(parameter.name)
+    if parameter.repeatable:
+        return tuple(_read(parameter.name, parameter.kind, text) for text in texts)
+    if len(texts) > 1:
+        message = f"the query parameter {parameter.name!r} is given more than once"
+        raise Refusal(400, "invalid", message, {"field": parameter.name})
+    return _read(parameter.name, parameter.kind, texts[0])
 
 
-def switch(request: web.Request, name: str) -> bool:
-    """False if it is not given."""
-    text = request.query.get(name, "false")
-    if text not in ("true", "false"):
-        raise invalid(name, text, "true or false")
-    return text == "true"
-
-
-def whole(text: str) -> int | None:
-    """The number that the text is, if it is one."""
-    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
-
-
-def seconds(request: web.Request, name: str, default: str) -> float:
-    """`30s`, `10m`, `2h`, or a plain number of seconds."""
-    text = request.query.get(name, default)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", text)
-    if found is None:
-        raise invalid(name, text, "a time such as 30s, 10m or 2h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def moment(request: web.Request, name: str) -> float | None:
-    """A time in ISO 8601, UTC where it says nothing else, as seconds since 1970; None if it is not given."""
-    text = request.query.get(name)
-    if text is None:
-        return None
+def _read(name: str, kind: Kind, text: str) -> Any:
     try:
-        # A plus sign of a time zone that was not escaped has become a space.
-        found = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+        return kind.read(text)
     except (ValueError, OverflowError):
-        raise invalid(name, text, "a time such as 2026-05-01T12:00:00Z") from None
+        raise invalid(name, text, kind.allowed) from None
+
+
+def check_path(request: web.Request, operation: Operation) -> None:
+    """Numbers are numbers, and what is new has a name. What is looked up may be spelt in any way: there is no such."""
+    for name in operation.parameters:
+        text, kind = request.match_info[name], PATH_PARAMETERS[name].kind
+        if name == operation.makes:
+            _read(f"{name} name", kind, text)
+        elif kind.schema["type"] == "integer":
+            _read(name, kind, text)
+
+
+def version_of(request: web.Request) -> int:
+    """Of a path that has been checked."""
+    return int(request.match_info["version"])
+
+
+def log_index(name: str, text: str) -> int:
+    """Of a header."""
+    found: int = _read(name, kind_of(LogIndex), text)
+    return found
 
 
 def name_of(kind: str, text: str) -> str:
     """A name for something new."""
-    if not is_name(text):
-        allowed = "1 to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit"
-        raise invalid(f"{kind} name", text, allowed)
-    return text
+    found: str = _read(f"{kind} name", PATH_PARAMETERS["dataset"].kind, text)
+    return found
 
 
-def version_of(request: web.Request, key: str = "version") -> int:
-    number = whole(request.match_info[key])
-    if number is None or number < 1:
-        raise invalid("version", request.match_info[key], "a number from 1")
-    return number
-
-
-async def body(request: web.Request, form: type[T]) -> T:
-    """The JSON body as a struct. Raises Refusal (400) naming field, value and what is allowed."""
+async def body_of(request: web.Request, declared: Body) -> Any:
+    """The JSON body as its struct. Raises Refusal (400) naming field, value and what is allowed."""
+    form = declared.form
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refusal(415, "unsupported_encoding", "a JSON body is sent as it is, without Content-Encoding")
+    if not _may_be_json(request.content_type):
+        message = f"the Content-Type {request.content_type!r} cannot be read; send {JSON}"
+        raise Refusal(415, "unsupported_format", message, {"field": "Content-Type", "value": request.content_type})
     raw = await request.read()
+    if not raw and not declared.required:
+        return form()
     try:
         return msgspec.json.decode(raw, type=form)
     except msgspec.ValidationError as error:
         raise Refusal(400, "invalid", _explain(str(error), form), _details(str(error), raw)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "malformed", f"the body is not JSON: {error}") from error
+
+
+def _steps(message: str) -> list[str | int]:
+    """The way to the value at fault."""
+    at = _AT.search(message)
+    return [key or int(index) for key, index in _STEP.findall(at[1] if at is not None else "")]
+
+
+def _may_be_json(content_type: str) -> bool:
+    """What plain HTTP clients send when told nothing is taken for JSON."""
+    return content_type in (JSON, "application/octet-stream", FORM, "") or content_type.endswith("+json")
 
 
 def _explain(message: str, form: object) -> str:
@@ -126,8 +124,7 @@ def _explain(message: str, form: object) -> str:
 
 def _details(message: str, raw: bytes) -> dict[str, Any]:
     """The field at fault and the value that it has."""
-    unknown, at = _UNKNOWN_FIELD.match(message), _AT.search(message)
-    steps = [key or int(index) for key, index in _STEP.findall(at[1] if at is not None else "")]
+    unknown, steps = _UNKNOWN_FIELD.match(message), _steps(message)
     if unknown is not None:
         steps.append(unknown["field"])
     found: dict[str, Any] = {"field": _dotted(steps)} if steps else {}

@@ -1,12 +1,14 @@
-"""What a resource module lists, and what its handlers share: how they commit and how they answer."""
+"""How a resource module declares its calls, and what its handlers share: how they commit and how they answer."""
 
 import asyncio
 import hashlib
+import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from consensus.messages import Command
 from consensus.ports import Committed, Log, NoQuorum
@@ -15,8 +17,13 @@ from consensus.state import CommandId
 from node.http.auth import CALLER
 from node.http.context import PORTS, Ports
 from node.http.errors import Refusal, invalid
+from parvada.contract.kinds import Freshness
+from parvada.contract.operation import Answer, Body, Example, Operation, Tag
+from parvada.schema import Role
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Freshness)
+B = TypeVar("B", bound=msgspec.Struct)
 
 MAX_KEY = 200
 QUORUM_SECONDS = 2.0
@@ -25,12 +32,94 @@ QUORUM_CHECK_SECONDS = 0.1
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`role` is the least that a caller needs: viewer, predictor, operator or admin."""
+    """A call as it is declared, and who answers it: with the request, then the query and the body where it has any."""
 
-    method: str
-    path: str
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    role: str = "viewer"
+    operation: Operation
+    handler: Callable[..., Awaitable[web.StreamResponse]]
+    query: bool = False
+    """Whether the handler asks for the query; that of every call is checked."""
+
+    @property
+    def method(self) -> str:
+        return self.operation.method
+
+    @property
+    def path(self) -> str:
+        return self.operation.path
+
+    def at(self, path: str) -> "Route":
+        """The same call on another path."""
+        return replace(self, operation=replace(self.operation, path=path))
+
+
+class Options(TypedDict, total=False):
+    """What a declaration may say beyond path, query, body and answers; see `parvada.contract.operation.Operation`."""
+
+    tag: Required[Tag]
+    role: Role | None
+    makes: str
+    refuses: tuple[int, ...]
+    takes: Body
+    """A body that the handler reads itself."""
+    optional: bool
+    """The body may be empty, which is the struct's defaults."""
+    examples: tuple[Example, ...]
+    """Of the body."""
+
+
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+Answered = Awaitable[web.StreamResponse]
+
+
+@overload
+def route(
+    method: Method, path: str, *answers: Answer, **more: Unpack[Options]
+) -> Callable[[Callable[[web.Request], Answered]], Route]: ...
+
+
+@overload
+def route(
+    method: Method, path: str, *answers: Answer, query: type[Q], **more: Unpack[Options]
+) -> Callable[[Callable[[web.Request, Q], Answered]], Route]: ...
+
+
+@overload
+def route(
+    method: Method, path: str, *answers: Answer, body: type[B], **more: Unpack[Options]
+) -> Callable[[Callable[[web.Request, B], Answered]], Route]: ...
+
+
+def route(
+    method: Method,
+    path: str,
+    *answers: Answer,
+    query: Any = None,
+    body: Any = None,
+    **more: Unpack[Options],
+) -> Callable[[Callable[..., Answered]], Route]:
+    """Declares a call by its handler, whose docstring is the summary, and what follows its first paragraph the text."""
+    takes = more.get("takes")
+    if body is not None:
+        takes = Body(body, required=not more.get("optional", False), examples=more.get("examples", ()))
+
+    def declare(handler: Callable[..., Answered]) -> Route:
+        summary, _, text = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
+        operation = Operation(
+            method=method,
+            path=path,
+            tag=more["tag"],
+            summary=" ".join(summary.split()),
+            text=" ".join(text.split()),
+            role=more.get("role", "viewer"),
+            query=query or Freshness,
+            makes=more.get("makes", ""),
+            body=takes,
+            answers=answers,
+            refuses=more.get("refuses", ()),
+        )
+        return Route(operation, handler, query is not None)
+
+    return declare
 
 
 def ports_of(request: web.Request) -> Ports:

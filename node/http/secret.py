@@ -8,21 +8,31 @@ from consensus.state import ClusterState, RotationPhase
 from node.http import views
 from node.http.context import Ports
 from node.http.nodes import named, shown
-from node.http.params import body, known_only
-from node.http.routes import Route, answer, commit, ports_of, was_done
+from node.http.routes import Route, answer, commit, ports_of, route, was_done
 from parvada import schema
+from parvada.contract.operation import Answer, Example
 
 ALARM = "rotation"
 
 
+@route("GET", "/v1/cluster/secret", Answer(schema.SecretRotation), tag="Access")
 async def get(request: web.Request) -> web.Response:
-    known_only(request)
+    """How far the rotation of the cluster secret is; never the secret."""
     return answer(progress(ports_of(request)))
 
 
+@route(
+    "POST",
+    "/v1/cluster/secret/rotate",
+    Answer(schema.SecretRotation, 202),
+    tag="Access",
+    role="admin",
+)
 async def rotate(request: web.Request) -> web.Response:
-    """Begins a rotation; one that is under way already is answered as it is."""
-    known_only(request)
+    """Begin a rotation of the cluster secret.
+
+    One that is under way already is answered as it is.
+    """
     ports = ports_of(request)
     index = None
     if not was_done(request):
@@ -31,18 +41,32 @@ async def rotate(request: web.Request) -> web.Response:
     return answer(progress(ports), 202, index)
 
 
-async def excuse(request: web.Request) -> web.Response:
-    """The rotation goes on without that node, which needs the new secret by hand to come back."""
-    known_only(request)
-    asked = await body(request, schema.ExcuseRequest)
+@route(
+    "POST",
+    "/v1/cluster/secret/excuse",
+    Answer(schema.SecretRotation),
+    tag="Access",
+    role="admin",
+    body=schema.ExcuseRequest,
+    examples=(Example("A node that does not come back", {"node": "node-3"}),),
+    refuses=(404,),
+)
+async def excuse(request: web.Request, asked: schema.ExcuseRequest) -> web.Response:
+    """Let the rotation go on without a node.
+
+    It needs the new secret by hand to come back.
+    """
     ports = ports_of(request)
     done = await commit(request, ExcuseNode(named(ports, asked.node)))
     return answer(progress(ports), index=done.index)
 
 
+@route("POST", "/v1/cluster/secret/abandon", Answer(schema.SecretRotation), tag="Access", role="admin")
 async def abandon(request: web.Request) -> web.Response:
-    """Possible as long as no node presents the new secret."""
-    known_only(request)
+    """Give a rotation up.
+
+    Possible as long as no node presents the new secret.
+    """
     done = await commit(request, AbandonRotation())
     return answer(progress(ports_of(request)), index=done.index)
 
@@ -82,9 +106,4 @@ def alarm(state: ClusterState) -> schema.Alarm | None:
     return schema.Alarm(code=ALARM, since=views.iso(rotation.begun_at), message=message)
 
 
-ROUTES = (
-    Route("GET", "/v1/cluster/secret", get),
-    Route("POST", "/v1/cluster/secret/rotate", rotate, "admin"),
-    Route("POST", "/v1/cluster/secret/excuse", excuse, "admin"),
-    Route("POST", "/v1/cluster/secret/abandon", abandon, "admin"),
-)
+ROUTES: tuple[Route, ...] = (get, rotate, excuse, abandon)

@@ -1,24 +1,36 @@
-"""Load and resources, merged over all nodes within reach: now, and over the last ten minutes."""
+"""Figures of the whole cluster: now, and over the last ten minutes."""
+
+from typing import Annotated
 
 from aiohttp import web
 
-from node.http.errors import invalid
-from node.http.params import known_only, seconds
-from node.http.routes import Route, answer, ports_of
+from node.http.routes import Route, answer, ports_of, route
+from node.telemetry.history import History
+from parvada import schema
+from parvada.contract.kinds import Freshness, duration
+from parvada.contract.operation import Answer
+
+_MINUTES = r"^((6[0-9]|[7-9][0-9]|[1-5][0-9][0-9]|600)s?|([1-9]|10)m)$"
+_SECONDS = r"^(([2-9]|[1-5][0-9]|60)s?|1m)$"
 
 
+@route("GET", "/v1/stats", Answer(schema.Stats), tag="Observation")
 async def now(request: web.Request) -> web.Response:
-    known_only(request)
+    """Requests, latencies and loads of all nodes, merged."""
     return answer(ports_of(request).telemetry.stats())
 
 
-async def history(request: web.Request) -> web.Response:
-    """`window` back from now, in steps of `step`."""
-    known_only(request, ["window", "step"])
-    window, step = seconds(request, "window", "10m"), seconds(request, "step", "10s")
-    if not 2 <= step <= window <= 600:
-        raise invalid("window and step", f"{window:g}s, {step:g}s", "2s <= step <= window <= 10m")
-    return answer(ports_of(request).telemetry.history(window, step))
+class HistoryQuery(Freshness, frozen=True, kw_only=True):
+    window: Annotated[float, duration(_MINUTES, "a time from 1m to 10m")] = 600.0
+    """So far back from now: one to ten minutes."""
+    step: Annotated[float, duration(_SECONDS, "a time from 2s to 1m")] = 10.0
+    """Two seconds to a minute."""
 
 
-ROUTES = (Route("GET", "/v1/stats", now), Route("GET", "/v1/stats/history", history))
+@route("GET", "/v1/stats/history", Answer(History), tag="Observation", query=HistoryQuery)
+async def history(request: web.Request, query: HistoryQuery) -> web.Response:
+    """The same over the last minutes, step by step."""
+    return answer(ports_of(request).telemetry.history(query.window, query.step))
+
+
+ROUTES: tuple[Route, ...] = (now, history)

@@ -10,25 +10,37 @@ from consensus.messages import CreateToken, RevokeToken
 from consensus.state import Role
 from node.http import views
 from node.http.errors import unknown
-from node.http.params import body, known_only, name_of
-from node.http.routes import Route, answer, command_id, commit, key_reused, ports_of, was_done
+from node.http.params import name_of
+from node.http.routes import Route, answer, command_id, commit, key_reused, ports_of, route, was_done
 from parvada import schema
 from parvada.bearer import token_sha256
+from parvada.contract.operation import Answer, Example
 
 PREFIX = "pvt_"
 
 
+@route("GET", "/v1/tokens", Answer(schema.TokenList), tag="Access", role="admin")
 async def list_tokens(request: web.Request) -> web.Response:
-    known_only(request)
+    """All API tokens, without their texts."""
     tokens = ports_of(request).log.state.tokens
-    return answer({"tokens": [views.token(tokens[key]) for key in sorted(tokens)]})
+    return answer(schema.TokenList(tokens=[views.token(tokens[key]) for key in sorted(tokens)]))
 
 
-async def create(request: web.Request) -> web.Response:
-    """The text of the token is in this answer and nowhere else. The same idempotency key gives the same text again,
-    made anew from the cluster's secret: it is stored nowhere."""
-    known_only(request)
-    asked = await body(request, schema.TokenRequest)
+@route(
+    "POST",
+    "/v1/tokens",
+    Answer(schema.TokenRecord, 201),
+    tag="Access",
+    role="admin",
+    body=schema.TokenRequest,
+    examples=(Example("A token that may predict", {"name": "shop", "role": "predictor"}),),
+)
+async def create(request: web.Request, asked: schema.TokenRequest) -> web.Response:
+    """Make an API token.
+
+    The text of the token is in this answer and nowhere else. The same idempotency key gives the same text again,
+    made anew from the cluster's secret: it is stored nowhere.
+    """
     name_of("token", asked.name)
     texts = {seed[24:30].hex(): PREFIX + base64.urlsafe_b64encode(seed[:24]).decode() for seed in _seeds(request)}
     key, text = next(iter(texts.items()))
@@ -54,17 +66,14 @@ def _seeds(request: web.Request) -> list[bytes]:
     return [hmac.digest(seed, key.encode(), "sha256") for seed in ports_of(request).settings.token_seeds()]
 
 
+@route("DELETE", "/v1/tokens/{token}", Answer(schema.TokenRevoked), tag="Access", role="admin")
 async def revoke(request: web.Request) -> web.Response:
-    known_only(request)
+    """Revoke an API token, on all nodes."""
     key, tokens = request.match_info["token"], ports_of(request).log.state.tokens
     if key not in tokens and not was_done(request):
         raise unknown("token", key, tokens)
     done = await commit(request, RevokeToken(key))
-    return answer({"id": key, "revoked": True}, index=done.index)
+    return answer(schema.TokenRevoked(id=key), index=done.index)
 
 
-ROUTES = (
-    Route("GET", "/v1/tokens", list_tokens, "admin"),
-    Route("POST", "/v1/tokens", create, "admin"),
-    Route("DELETE", "/v1/tokens/{token}", revoke, "admin"),
-)
+ROUTES: tuple[Route, ...] = (list_tokens, create, revoke)
