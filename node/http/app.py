@@ -21,7 +21,8 @@ ROUTES: tuple[Route, ...] = tuple(
     for route in module.ROUTES
 )
 
-MIN_INDEX_SECONDS = 10.0
+LAG_SECONDS = 0.1
+"""A node that is a little behind needs no more; one that needs more asks the log how far it is."""
 SMALL_BODY_BYTES = 4 * 1024 * 1024
 """Of everything but an upload, which is streamed past this limit."""
 
@@ -73,11 +74,18 @@ async def _be_fresh(asked: Freshness, ports: Ports) -> None:
         await ports.log.barrier()
     if asked.min_index:
         try:
-            await ports.log.wait_applied(asked.min_index, MIN_INDEX_SECONDS)
-        except TimeoutError as error:
-            raise Refusal(
-                503, "behind", f"this node has not applied index {asked.min_index} yet; ask again or ask another"
-            ) from error
+            await ports.log.wait_applied(asked.min_index, LAG_SECONDS)
+        except TimeoutError:
+            await _catch_up_to(asked.min_index, ports)
+
+
+async def _catch_up_to(index: int, ports: Ports) -> None:
+    """Whatever any node has acknowledged is here once the log has been passed through; what is still not here then
+    was never written, and waiting for it would not help."""
+    await catch_up(ports)
+    if (reached := ports.log.state.index) < index:
+        message = f"no write has had the index {index} yet: the log is at {reached}"
+        raise Refusal(409, "index_ahead", message, {"field": "min_index", "value": index, "reached": reached})
 
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
