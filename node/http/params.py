@@ -1,7 +1,7 @@
 """Reading what a client sent by what its call declares: path, query and JSON body."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +17,8 @@ Q = TypeVar("Q", bound=Freshness)
 _AT = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `(?P<at>.*)`)?")
+_FLOAT_FOR_INT = re.compile(r"Expected `(?:.* )?int(?: .*)?`, got `float` - at `\$.")
+MAX_WRITTEN_AS_FLOATS = 100
 FORM = "application/x-www-form-urlencoded"
 MAX_SHOWN = 200
 """Characters of a value at fault that an answer repeats."""
@@ -94,11 +96,45 @@ async def body_of(request: web.Request, declared: Body) -> Any:
     if not raw and not declared.required:
         return form()
     try:
-        return msgspec.json.decode(raw, type=form)
+        return _decoded(raw, form)
     except msgspec.ValidationError as error:
         raise Refusal(400, "invalid", _explain(str(error), form), _details(str(error), raw)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "malformed", f"the body is not JSON: {error}") from error
+
+
+def _decoded(raw: bytes, form: Any) -> Any:
+    """To JSON 5.0 is the whole number 5, and some clients write it so: where a whole number is asked for, both are."""
+    try:
+        return msgspec.json.decode(raw, type=form)
+    except msgspec.ValidationError as error:
+        if _FLOAT_FOR_INT.match(str(error)) is None:
+            raise
+        failure = error
+    value = msgspec.json.decode(raw)
+    for _ in range(MAX_WRITTEN_AS_FLOATS):
+        if not _made_whole(value, _steps(str(failure))):
+            break
+        try:
+            return msgspec.convert(value, form)
+        except msgspec.ValidationError as error:
+            failure = error
+    raise failure
+
+
+def _made_whole(value: Any, steps: Sequence[str | int]) -> bool:
+    """Put a whole number where these steps lead to a float that is one."""
+    *way, last = steps
+    try:
+        for step in way:
+            value = value[step]
+        found = value[last]
+    except (LookupError, TypeError):  # an odd key, which the sentence does not spell out
+        return False
+    if isinstance(found, float) and found.is_integer():
+        value[last] = int(found)
+        return True
+    return False
 
 
 def _steps(message: str) -> list[str | int]:

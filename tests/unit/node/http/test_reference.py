@@ -8,6 +8,7 @@ import pytest
 from node.http.app import ROUTES
 from parvada.contract.operation import AnyOf, Operation
 from serving.operations import OPERATIONS
+from tests.unit.node.http.facts import flowers
 from tests.unit.node.http.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -153,3 +154,18 @@ async def test_a_body_of_another_format_is_refused(api: World, media: str) -> No
 async def test_what_clients_send_when_told_nothing_is_taken_for_json(api: World, media: str) -> None:
     body = f'{{"name": "by-{len(media)}", "role": "viewer"}}'.encode()
     assert (await api.call("POST", "/v1/tokens", data=body, headers={"Content-Type": media})).status == 201
+
+
+async def test_a_whole_number_may_be_written_as_a_float(api: World) -> None:
+    """To JSON they are the same number."""
+    await api.upload("whole", flowers())
+    spec = {
+        "datasets": [{"name": "whole", "version": 1.0}],
+        "models": ["GaussianNB"],
+        "seed": 7.0,
+        "cv": {"folds": 3.0},
+    }
+    answer = await api.call("POST", "/v1/jobs", json=spec)
+    assert (answer.status, answer.json["spec"]["seed"], answer.json["spec"]["cv"]["folds"]) == (202, 7, 3)
+    for wrong in ({"seed": 7.5}, {"seed": "7"}, {"cv": {"folds": True}}, {"datasets": [1.0]}):
+        assert (await api.call("POST", "/v1/jobs", json={**spec, **wrong})).problem == (400, "invalid")
