@@ -137,6 +137,8 @@ def _operation(operation: Operation, names: Mapping[str, Any], auth: Literal["wr
         },
         "security": _security(operation, auth),
     }
+    if operation.guarded(auth):
+        entry["x-role"] = operation.role
     if operation.body is not None:
         entry["requestBody"] = _body(operation.body, names)
     return entry

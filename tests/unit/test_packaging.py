@@ -9,13 +9,14 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"node", "consensus", "discovery", "training", "serving", "tui", "parvada"}
 
 
-def test_the_wheel_has_our_packages_and_the_style_sheet(tmp_path: Path) -> None:
+def test_the_wheel_has_our_packages_and_their_style_sheets(tmp_path: Path) -> None:
     built = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
     with zipfile.ZipFile(built) as wheel:
         names = wheel.namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == PACKAGES
     assert "tui/app.tcss" in names
+    assert "parvada/contract/page.css" in names
     assert any(name.endswith("entry_points.txt") for name in names)
 
 

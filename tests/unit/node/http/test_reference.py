@@ -30,6 +30,7 @@ GET /v1/stats
 GET /v1/stats/history
 GET /metrics
 GET /openapi.json
+GET /docs
 PUT /v1/datasets/{dataset}
 GET /v1/datasets
 GET /v1/datasets/{dataset}
@@ -91,6 +92,16 @@ async def test_the_document_needs_no_token(api: World) -> None:
     assert (await api.call("GET", "/openapi.json", role=None)).status == 200
     refused = await api.call("GET", "/openapi.json?min_indx=1", role=None)
     assert refused.problem == (400, "unknown_parameter")
+
+
+async def test_the_page_needs_no_token_and_loads_nothing(api: World) -> None:
+    shown = await api.call("GET", "/docs", role=None)
+    assert (shown.status, shown.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert shown.headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    text = shown.raw.decode()
+    assert [operation.path for operation in EVERY if f'id="{operation.id}"' not in text] == []
+    assert "<script" not in text
+    assert "://" not in text
 
 
 @pytest.mark.parametrize("operation", EVERY, ids=lambda operation: operation.id)
