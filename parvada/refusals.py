@@ -32,15 +32,18 @@ def problem(
 
 
 def from_http(error: web.HTTPException, path: str) -> web.Response:
-    """aiohttp's own refusals (no such path, wrong verb, body too large) in our shape."""
+    """aiohttp's own refusals (no such path, wrong verb, body too large) in our shape. OPTIONS only asks which verbs
+    there are, and is told."""
     status = error.status
     code = {404: "unknown_path", 405: "method_not_allowed", 413: "too_large"}.get(status, "refused")
     headers: dict[str, str] = {}
     details: dict[str, Any] = {}
     message = f"{HTTPStatus(status).phrase}: {path}"
     if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = sorted(error.allowed_methods)
+        allowed = sorted({*error.allowed_methods, "OPTIONS"})
         headers["Allow"] = ", ".join(allowed)
+        if error.method == "OPTIONS":
+            return web.Response(status=204, headers=headers)
         details["allowed"] = allowed
         message = f"{error.method} is not a verb of {path}; allowed: {', '.join(allowed)}"
     elif isinstance(error, web.HTTPRequestEntityTooLarge):

@@ -153,6 +153,23 @@ async def test_the_examples_work_one_after_another(api: World) -> None:
         assert answer.status == 202, answer.raw
 
 
+# ---------------------------------------------------------------- other verbs
+async def test_what_may_be_asked_is_told(api: World) -> None:
+    told = await api.call("OPTIONS", "/v1/datasets/any")
+    assert (told.status, told.raw) == (204, b"")
+    assert told.headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PUT"
+    refused = await api.call("PATCH", "/v1/datasets/any")
+    assert refused.problem == (405, "method_not_allowed")
+    assert refused.headers["Allow"] == told.headers["Allow"]
+    assert (await api.call("OPTIONS", "/v1/nothing")).problem == (404, "unknown_path")
+
+
+async def test_head_is_an_answer_without_its_body_also_of_a_stream_that_has_no_end(api: World) -> None:
+    for path in ("/v1/cluster", "/docs", "/v1/events"):
+        answer = await api.call("HEAD", path)
+        assert (answer.status, answer.raw) == (200, b"")
+
+
 # ---------------------------------------------------------------- bodies by their declaration
 @pytest.mark.parametrize("media", ["text/xml", "application/x-yaml", "multipart/form-data"])
 async def test_a_body_of_another_format_is_refused(api: World, media: str) -> None:
