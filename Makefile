@@ -63,10 +63,10 @@ TIMES ?= 5
 proof: bytecode
 	$(BIN)/python -m tests.proof --times $(TIMES) -- -n $(WORKERS) $(PYTEST_ARGS)
 
-## fuzz: parsers under hostile input, FUZZ (50) times as long as in a usual run
+## fuzz: parsers under hostile input, and all calls by schemathesis, FUZZ (50) times as long as in a usual run
 FUZZ ?= 50
 fuzz: $(VENV)/.ready
-	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/unit/fuzz -q --timeout=3600 $(PYTEST_ARGS)
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/unit/fuzz tests/cluster/test_contract.py -q --timeout=3600 $(PYTEST_ARGS)
 
 ## simulate: SEEDS (2000) whole clusters in virtual time, from seed FIRST (0) on
 SEEDS ?= 2000

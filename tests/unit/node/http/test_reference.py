@@ -48,6 +48,7 @@ GET /v1/jobs/{job}/live
 GET /v1/jobs/{job}/events
 POST /v1/jobs/{job}/cancel
 POST /v1/jobs/{job}/retry
+DELETE /v1/jobs/{job}
 GET /v1/models
 GET /v1/models/{model}
 GET /v1/models/{model}/versions
