@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from node.http import cluster, datasets, events, jobs, metrics, models, nodes, reference, secret, stats, tokens
+from node.http import cluster, datasets, events, jobs, metrics, models, nodes, reference, secret, stats, tokens, uploads
 from node.http.auth import CALLER, Callers, admit
 from node.http.context import PORTS, Ports
 from node.http.errors import BEGUN, Handler, Refusal, Unknown, errors
@@ -17,7 +17,7 @@ from serving.operations import OPERATIONS as FRONT_OPERATIONS
 
 ROUTES: tuple[Route, ...] = tuple(
     route
-    for module in (datasets, jobs, models, cluster, nodes, events, stats, metrics, tokens, secret, reference)
+    for module in (uploads, datasets, jobs, models, cluster, nodes, events, stats, metrics, tokens, secret, reference)
     for route in module.ROUTES
 )
 

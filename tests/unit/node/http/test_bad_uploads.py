@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from consensus.queries import referenced_digests
 from node.blobs.room import Limits
-from node.http import datasets
+from node.http import uploads
 from tests.support.clock import Clock
 from tests.unit.node.http.world import World, world
 from tests.unit.node.wait import eventually
@@ -166,7 +166,7 @@ async def test_a_stalled_upload_is_given_up(api: World, clock: Clock) -> None:
     writer.write(BROKEN["length"])
     await eventually(lambda: any(path.name == "upload" for path in api.tmp.rglob("*")))
     answering = asyncio.create_task(reader.read(20))
-    await clock.advance(datasets.STALL_SECONDS / 2)
+    await clock.advance(uploads.STALL_SECONDS / 2)
     assert not answering.done()
     answer = await clock.run(answering, step=1.0)
     writer.close()
@@ -182,13 +182,13 @@ async def test_too_many_uploads_at_once(api: World) -> None:
         await gate.wait()
         yield CSV.encode()[4:]
 
-    waiting = [asyncio.create_task(api.upload(f"slow-{n}", slow())) for n in range(datasets.UPLOADS)]
-    await eventually(lambda: len(list(api.tmp.iterdir())) == datasets.UPLOADS)
+    waiting = [asyncio.create_task(api.upload(f"slow-{n}", slow())) for n in range(uploads.UPLOADS)]
+    await eventually(lambda: len(list(api.tmp.iterdir())) == uploads.UPLOADS)
     refused = await api.upload("one-more", CSV)
     assert refused.problem == (429, "busy")
     assert refused.headers["Retry-After"]
     gate.set()
-    assert [answer.status for answer in await asyncio.gather(*waiting)] == [201] * datasets.UPLOADS
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [201] * uploads.UPLOADS
 
 
 async def test_nothing_is_acknowledged_that_is_on_one_disk_only(tmp_path: Path) -> None:
