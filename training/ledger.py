@@ -27,7 +27,7 @@ from training.errors import EpochLost, TrainingError
 from training.proposals import proposals
 from training.recipes import Scores
 from training.recorder import Measured, Result
-from training.results import BadSegment, FoldDetail, Row, decode_detail, decode_segment, encode_detail, encode_row
+from training.results import BadSegment, Row, decode_detail, decode_segment, encode_row
 from training.tasks import FoldOutcome
 from training.trainer_link import TrainerLink
 
@@ -46,8 +46,7 @@ def fold_result(unit: Unit, candidate: Candidate, fold: int, outcome: FoldOutcom
         return FoldDone(candidate.id, fold, scores, outcome.fit_seconds, outcome.predict_us_per_row)
     score = outcome.scores.get(unit.metric)
     seconds, micros = outcome.fit_seconds, outcome.predict_us_per_row
-    detail = outcome.detail or encode_detail(FoldDetail(dict(outcome.scores)))
-    row = Row(candidate.id, fold, epoch, score, seconds, micros, msgspec.Raw(detail))
+    row = Row(candidate.id, fold, epoch, score, seconds, micros, msgspec.Raw(outcome.detail))
     return Measured(FoldTally(candidate.id, fold, score, seconds, micros), encode_row(row))
 
 

@@ -54,8 +54,7 @@ class RefitTask(msgspec.Struct, frozen=True):
     recipe: Recipe
     memory_mb: int = 0
     store: bool = False
-    """Whether the worker stores the model file at its own node; else it sends it. A trainer of the release before does
-    not ask for it."""
+    """Whether the model file is wanted: then the worker stores it at its own node. It is made and proven anyway."""
 
 
 class FoldOutcome(msgspec.Struct, frozen=True):
@@ -66,23 +65,19 @@ class FoldOutcome(msgspec.Struct, frozen=True):
     predict_us_per_row: float = 0.0
     failed: str = ""
     detail: bytes = b""
-    """`training.results.FoldDetail`, encoded where it was made. Empty from a worker of an earlier release."""
+    """`training.results.FoldDetail`, encoded where it was made."""
 
 
 class RefitOutcome(msgspec.Struct, frozen=True):
-    """Of a skops file that was loaded again and predicts the same: where it is `stored`, or else the file itself.
-    `failed` as in `FoldOutcome`."""
+    """Of a skops file that was loaded again and predicts the same. `failed` as in `FoldOutcome`."""
 
-    model: bytes = b""
+    model_bytes: int = 0
     signature: Signature | None = None
     holdout: Mapping[str, float] = {}
     libraries: Mapping[str, str] = {}
     fit_seconds: float = 0.0
     failed: str = ""
     stored: StoredBlob | None = None
+    """Where the file is, if it was wanted."""
     not_stored: str = ""
     """Why the worker's node did not take the file: for no fault of the model, so it is to be fitted once more."""
-
-    @property
-    def model_bytes(self) -> int:
-        return self.stored.bytes if self.stored is not None else len(self.model)

@@ -10,29 +10,25 @@ import os
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
-from consensus.messages import Command, FinishUnit, HeldBlob, PublishVersion, RecordFinal, StartFolds
+from consensus.messages import Command, FinishUnit, StartFolds
 from consensus.ports import CommandRejected
 from consensus.shares import epoch_shares
-from consensus.state import CandidateId, DatasetVersion, JobId, Json, NodeId
+from consensus.state import CandidateId, JobId, NodeId
 from parvada.local import Proposed
-from training.errors import EpochLost, TaskFailed, TrainingError, WorkerLost
+from training.errors import EpochLost, TrainingError
 from training.inline import InlineExecutor
-from training.ledger import Ledger, Proposer, fold_result, to_restore
+from training.ledger import Ledger, Proposer, to_restore
 from training.live import LiveFeed
 from training.plan import REFIT, Finish, Propose, Start, Stop, Work, plan
 from training.ports import Executor, TrainerReport
-from training.recipes import Assignment, assignment, final_result, publication
 from training.recorder import Recorder
-from training.tasks import FoldOutcome, RefitOutcome
-from training.trainer_link import TrainerLink, held
+from training.runner import Runner
+from training.trainer_link import TrainerLink
 
 log = logging.getLogger("training.trainer")
 
@@ -40,11 +36,8 @@ EPOCH_LOST = 3
 """Exit code: this epoch, its agent or its Ray is gone."""
 _TICK_SECONDS = 1.0
 _REPORT_SECONDS = 1.0
-_RETRY_SECONDS = 2.0
 _MAX_RECORDING = 8
 """Times as many results as there are slots may wait for the log; then no more folds are started."""
-_MAX_LOSSES = 3
-"""A task whose worker died so often is taken for the cause."""
 
 
 class Trainer:
@@ -56,7 +49,6 @@ class Trainer:
         self._link = link
         self._executor = executor
         self._epoch = epoch
-        self._tmp = tmp
         self._mode = mode
         self._ledger = Ledger(link, tmp)
         self._recorder = Recorder(epoch, self._ledger, self._is_busy)
@@ -67,7 +59,9 @@ class Trainer:
         self._recording: set[Work] = set()
         """Those of `_works` whose result is on its way into the log: their CPUs are free."""
         self._stopping: set[Work] = set()
-        self._parts: dict[str, list[Path]] = {}
+        self._runner = Runner(
+            epoch, link, executor, self._ledger, self._recorder, self._live, self._commit, self._computed
+        )
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -140,8 +134,13 @@ class Trainer:
         if folds and await self._commit(StartFolds(self._epoch, works[0].job, folds)) is None:
             return
         for work in works:
-            task = self._works[work] = self._guarded(self._work(work), f"{work.job}/{work.candidate}/{work.fold}")
+            task = self._works[work] = self._guarded(self._runner.run(work), f"{work.job}/{work.candidate}/{work.fold}")
             task.add_done_callback(partial(self._ended, work))
+
+    def _computed(self, work: Work) -> None:
+        self._recording.add(work)
+        self._recorder.look()
+        self._link.changed.set()  # the CPU is free for the next fold
 
     def _ended(self, work: Work, _: asyncio.Task[None]) -> None:
         self._works.pop(work, None)
@@ -176,97 +175,6 @@ class Trainer:
             return False
         self._restored.add(job)
         return True
-
-    # ---------------------------------------------------------------- one work item
-    async def _work(self, work: Work) -> None:
-        try:
-            given = assignment(self._link.state, work)
-            await (self._refit(work, given) if work.fold == REFIT else self._fold(work, given))
-        except EpochLost:
-            raise
-        except TrainingError as error:
-            # Nothing is wrong with the task itself (a blob whose holders are away, say): the plan starts it again.
-            log.warning("task.delayed: %s: %s", work, error)
-            await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _fold(self, work: Work, given: Assignment) -> None:
-        outcome = await self._outcome(work, given)
-        if isinstance(outcome, str):
-            outcome = FoldOutcome(failed=outcome)
-        if not isinstance(outcome, FoldOutcome):
-            raise TypeError(f"a fold gave {type(outcome).__name__}")
-        self._recording.add(work)
-        self._link.changed.set()  # the CPU is free for the next fold
-        self._recorder.look()
-        result = fold_result(given.unit, given.candidate, work.fold, outcome, self._epoch)
-        await self._recorder.record(work.job, result)
-
-    async def _refit(self, work: Work, given: Assignment) -> None:
-        scores = await self._ledger.scores(given.job, given.candidate)
-        outcome = await self._outcome(work, given)
-        if isinstance(outcome, str):
-            outcome = RefitOutcome(failed=outcome)
-        if not isinstance(outcome, RefitOutcome):
-            raise TypeError(f"a refit gave {type(outcome).__name__}")
-        if outcome.not_stored:
-            raise TrainingError(outcome.not_stored)
-        published = None if outcome.failed else publication(self._link.state, given, outcome, scores)
-        if published is None:
-            await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final_result(outcome)))
-            return
-        # A worker of the release before sends the file; those of this one have stored it at their own node.
-        blob = held(outcome.stored) if outcome.stored is not None else await self._stored(outcome.model)
-        final = final_result(outcome, published.model)
-        command = PublishVersion(
-            epoch=self._epoch,
-            job=work.job,
-            candidate=work.candidate,
-            model=published.model,
-            digest=blob.digest,
-            bytes=blob.bytes,
-            task=given.unit.task,
-            estimator=given.candidate.estimator,
-            engine="sklearn",
-            detail=Json(msgspec.json.encode(published.detail)),
-            blob=blob,
-            alias=published.alias,
-            move_alias=published.move_alias,
-            final=final,
-        )
-        committed = await self._commit(command)
-        version = committed.values().get("version") if committed else None
-        if isinstance(version, int):
-            final = final_result(outcome, published.model, version)
-            await self._commit(RecordFinal(self._epoch, work.job, work.candidate, final))
-
-    async def _stored(self, model: bytes) -> HeldBlob:
-        path = self._tmp / f"{uuid.uuid4().hex}.skops"
-        try:
-            await asyncio.to_thread(path.write_bytes, model)
-            return await self._link.store(path)
-        finally:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-
-    async def _outcome(self, work: Work, given: Assignment) -> object:
-        """The task's result, or the reason (str) why it cannot have one."""
-        reason = ""
-        for _ in range(_MAX_LOSSES):
-            try:
-                await self._executor.share(given.dataset.digest, await self._local_parts(given.dataset))
-                return await self._executor.run(given.task, self._live.of(work))
-            except TaskFailed as failed:
-                return failed.reason
-            except WorkerLost as lost:
-                reason = str(lost)
-                log.warning("task.lost: %s: %s", given.task.label, lost)
-            finally:
-                self._live.ended(work)
-        return f"its worker process ended {_MAX_LOSSES} times: {reason}"
-
-    async def _local_parts(self, dataset: DatasetVersion) -> list[Path]:
-        if dataset.digest not in self._parts:
-            self._parts[dataset.digest] = [await self._link.blob(part.digest) for part in dataset.parts]
-        return self._parts[dataset.digest]
 
     # ---------------------------------------------------------------- commands
     async def _commit(self, command: Command) -> Proposed | None:

@@ -67,6 +67,20 @@ def _could_be_scored(task: str, model: Any, y: Any) -> bool:
 
 
 def refit(task: RefitTask, data: Prepared, context: TaskContext = ALONE) -> RefitOutcome:
+    """As `refitted`; the file is stored at this node, if it is wanted."""
+    outcome, saved = refitted(task, data)
+    if outcome.failed or not task.store:
+        return outcome
+    if context.door is None:
+        return msgspec.structs.replace(outcome, not_stored="there is no agent beside this worker")
+    context.emit(MoreTime(MOST_SECONDS))  # the fit is over: what its limit is for
+    try:
+        return msgspec.structs.replace(outcome, stored=context.door.store(saved))
+    except NotStored as error:
+        return msgspec.structs.replace(outcome, not_stored=str(error))
+
+
+def refitted(task: RefitTask, data: Prepared) -> tuple[RefitOutcome, bytes]:
     """Fit on all rows but the held-out ones, score on those, and make the model file."""
     classify = task.view.task != "regression"
     try:
@@ -80,17 +94,10 @@ def refit(task: RefitTask, data: Prepared, context: TaskContext = ALONE) -> Refi
                 holdout = score(task.view.task, model, data.frame.iloc[held], data.y[held], weight)
             saved = _proven(model, data.frame.iloc[:_PROOF_ROWS])
     except MemoryError:
-        return RefitOutcome(failed="MemoryError: the fit needs more memory than there is")
+        return RefitOutcome(failed="MemoryError: the fit needs more memory than there is"), b""
     except Exception as error:
-        return RefitOutcome(failed=_reason(error))
-    done = RefitOutcome(b"", _signature(task.view, model, data), holdout, _libraries(), seconds)
-    if not task.store or context.door is None:
-        return msgspec.structs.replace(done, model=saved)
-    context.emit(MoreTime(MOST_SECONDS))  # the fit is over: what its limit is for
-    try:
-        return msgspec.structs.replace(done, stored=context.door.store(saved))
-    except NotStored as error:
-        return msgspec.structs.replace(done, not_stored=str(error))
+        return RefitOutcome(failed=_reason(error)), b""
+    return RefitOutcome(len(saved), _signature(task.view, model, data), holdout, _libraries(), seconds), saved
 
 
 def _fit(recipe: Recipe, data: Prepared, rows: Any) -> tuple[Any, float]:

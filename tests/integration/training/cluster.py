@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import pytest
 from aiohttp import web
 
 from consensus.levels import LEVEL
@@ -170,10 +171,14 @@ class OneNode:
 
 @contextlib.asynccontextmanager
 async def one_node(root: Path) -> AsyncIterator[OneNode]:
+    """What is started meanwhile finds the node as its own children do."""
     node = OneNode(root)
     await node.start()
     try:
-        yield node
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in node.environment.items():
+                environment.setenv(name, value)
+            yield node
     finally:
         await node.stop()
 

@@ -132,20 +132,10 @@ async def finished(node: OneNode, name: str) -> Job:
     return node.log.state.jobs[name]  # type: ignore[index]
 
 
-def as_child_of(node: OneNode, environment: pytest.MonkeyPatch) -> None:
-    """What is started from here on finds the agent as a node's own children do."""
-    for name, value in node.environment.items():
-        environment.setenv(name, value)
-
-
-@pytest.mark.parametrize(("tallied", "storing"), [(True, "worker"), (False, "worker"), (True, "trainer")])
-async def test_job_ends_in_a_published_model_that_predicts(
-    tmp_path: Path, tallied: bool, storing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("tallied", [True, False])
+async def test_job_ends_in_a_published_model_that_predicts(tmp_path: Path, tallied: bool) -> None:
     executor = Noting()
     async with one_node(tmp_path) as node, trainer(node, 1, executor):
-        if storing == "worker":
-            as_child_of(node, monkeypatch)
         await node.add_dataset("iris", iris_csv())
         await node.submit(JobSpec(datasets=["iris"], models=MODELS), "first", tallied=tallied)
         job = await finished(node, "first")
@@ -167,7 +157,7 @@ async def test_job_ends_in_a_published_model_that_predicts(
         assert list(loaded.predict(to_frame(columns, detail.signature.inputs))) == ["setosa"]
         assert node.alone.reports[-1].mode == "inline"
         assert not list(node.tmp.iterdir())
-        assert [outcome.stored is not None for outcome in executor.outcomes] == [storing == "worker"]
+        assert [outcome.stored is not None for outcome in executor.outcomes] == [True]
 
         # The same seed gives the same scores; an equal model does not take the alias.
         await node.submit(JobSpec(datasets=["iris"], models=MODELS), "second", tallied=tallied)
@@ -177,9 +167,7 @@ async def test_job_ends_in_a_published_model_that_predicts(
         assert node.log.state.models["iris"].aliases["production"] == 1
 
 
-async def test_a_model_goes_from_its_worker_to_the_store_and_not_through_the_trainer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_model_goes_from_its_worker_to_the_store_and_not_through_the_trainer(tmp_path: Path) -> None:
     rows, width = 65_000, 100
     columns = np.random.default_rng(0).normal(size=(width, rows))
     names = [f"x{number}" for number in range(width)]
@@ -192,7 +180,6 @@ async def test_a_model_goes_from_its_worker_to_the_store_and_not_through_the_tra
     payload = RefitTask(DataView("y", "regression", fields), recipe, store=True)
     executor = Noting()
     async with one_node(tmp_path / "node") as node:
-        as_child_of(node, monkeypatch)
         await executor.start()
         await executor.share("wide", [part])
         await executor.run(Task("training.trial:refit", payload, "wide", seconds=240.0))
@@ -207,10 +194,9 @@ async def test_a_model_goes_from_its_worker_to_the_store_and_not_through_the_tra
         assert not list(node.tmp.iterdir())
 
 
-async def test_a_model_that_found_no_room_is_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_that_found_no_room_is_fitted_again(tmp_path: Path) -> None:
     executor = Noting(refuse=1)
     async with one_node(tmp_path) as node, trainer(node, 1, executor):
-        as_child_of(node, monkeypatch)
         await node.add_dataset("iris", iris_csv())
         await node.submit(JobSpec(datasets=["iris"], models=["GaussianNB", "DummyClassifier"]), "full")
         job = await finished(node, "full")

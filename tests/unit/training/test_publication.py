@@ -14,7 +14,7 @@ from training.recipes import Assignment, assignment, final_result, publication, 
 from training.tasks import RefitOutcome
 
 OUTCOME = RefitOutcome(
-    model=b"skops", signature=Signature(inputs=[], outputs=[]), holdout={"roc_auc": 0.7, "f1": 0.6},
+    model_bytes=5, signature=Signature(inputs=[], outputs=[]), holdout={"roc_auc": 0.7, "f1": 0.6},
     libraries={"python": "3.11"}, fit_seconds=1.5,
 )  # fmt: skip
 
