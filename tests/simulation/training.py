@@ -57,11 +57,15 @@ class SimTrainer:
         self._epoch = 0
         self._flying: set[Work] = set()
         self._jobs = self._blobs = 0
+        self._read_at = 0
+        self._reading: Job | None = None
+        """As somebody who asked for its results saw it, and has not fetched them yet."""
         self.told: dict[tuple[JobId, CandidateId, int], float | None] = {}
         """Scores whose recording was acknowledged."""
 
     def command(self, state: ClusterState) -> Command | None:
         """What comes next as far as this state tells; None when there is nothing to say."""
+        self._read(state)
         if self._world.genesis not in state.members:
             return None
         if state.level < LEVEL:
@@ -93,6 +97,20 @@ class SimTrainer:
                 continue  # deleted, or sealed: what the file has is the archivist's to prove
             if not is_done(job.candidates[candidate], fold):
                 raise Violation(f"the result of fold {fold} of {name}/{candidate} is lost: {score}")
+
+    def _read(self, state: ClusterState) -> None:
+        """Somebody reads a job while it is sealed, tried again or deleted: what is not there any more has a successor,
+        or the job is gone, so that reading again finds all of it. Raises Violation."""
+        job = self._reading
+        if job is None or self._rng.random() < 0.2:
+            jobs = [state.jobs[name] for name in sorted(state.jobs)]
+            self._reading = self._rng.choice(jobs) if jobs else None
+            self._read_at = state.index
+        elif state.index >= self._read_at:
+            now = state.jobs.get(job.id)
+            gone = [digest for digest in (*job.segments, job.results) if digest and digest not in state.blobs]
+            if gone and now is not None and (now.segments, now.results) == (job.segments, job.results):
+                raise Violation(f"{gone} of {job.id} are gone, and nothing has taken their place")
 
     # ------------------------------------------------------------ what a trainer does
     def _decided(self, state: ClusterState) -> Command | None:
