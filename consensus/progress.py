@@ -76,7 +76,9 @@ def best_so_far(job: Job, unit: int) -> CandidateId | None:
 
 def is_partial(job: Job) -> bool:
     """Whether candidates of the job are only in its results file: of one that is, or once was, sealed."""
-    return bool(job.results) and len(job.candidates) < sum(unit.tally.proposed for unit in job.units if unit.tally)
+    # One that was cancelled again before it had its candidates back has fewer proposed than are in the file.
+    most = sum(max(unit.tally.proposed, unit.tally.expected) for unit in job.units if unit.tally)
+    return bool(job.results) and len(job.candidates) < most
 
 
 def natural(name: CandidateId) -> tuple[tuple[int, int, str], ...]:

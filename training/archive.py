@@ -15,7 +15,7 @@ from immutables import Map
 from consensus.progress import natural
 from consensus.state import Candidate, CandidateId, CandidateState, Job, JobId, Json
 from training.choice import ranked
-from training.results import BadSegment, FoldDetail, decode_detail, decode_segment
+from training.results import BadResults, BadSegment, FoldDetail, Sealed, decode_detail, decode_segment
 
 KEPT_ROWS = 20
 """Candidates of each unit that stay in the replicated state, best first."""
@@ -60,30 +60,52 @@ SCHEMA = pa.schema(
 )
 
 
-class Sealed(msgspec.Struct, frozen=True):
-    """What `seal` made. `lost`: finished folds of which nothing but the tally was to be had."""
-
-    keep: tuple[CandidateId, ...]
-    candidates: int
-    folds: int
-    lost: int
-
-
 # ---------------------------------------------------------------- writing
 def seal(job: Job, segments: Sequence[str], earlier: str, path: str) -> Sealed:
     """Write the results file of an ended job to `path`. `segments`: paths of those that are to be had, oldest first;
     `earlier`: the path of the file that it was sealed with before it was tried again, or empty."""
-    candidates = {candidate.id: candidate for candidate in read_candidates(earlier)} if earlier else {}
-    candidates |= {candidate.id: tallied(candidate, job) for candidate in job.candidates.values()}
+    candidates = {candidate.id: tallied(candidate, job) for candidate in job.candidates.values()}
+    taken, unreadable, folds = frozenset[CandidateId](), list[str](), 0
+    if earlier:
+        try:
+            taken = _take_over(candidates, earlier)
+        except BadResults as error:
+            unreadable.append(str(error))
+            earlier = ""
     ordered = sorted(candidates.values(), key=lambda candidate: natural(candidate.id))
-    folds = 0
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, SCHEMA, options=_options()) as writer:
         _write(writer, (_candidate_row(candidate) for candidate in ordered))
-        for rows in _fold_rows(job, segments, earlier, candidates):
+        for rows in _fold_rows(job, segments, earlier, candidates, unreadable):
             folds += len(rows)
             _write(writer, rows)
     done = sum(len(candidate.scores) for candidate in ordered)
-    return Sealed(best(job), len(ordered), folds, done - folds)
+    keep = tuple(name for name in best(job) if name not in taken)
+    return Sealed(keep, len(ordered), folds, done - folds, tuple(unreadable))
+
+
+def _take_over(candidates: dict[CandidateId, Candidate], earlier: str) -> frozenset[CandidateId]:
+    """Add what only the file of before knows, and say of which candidates: a job that is cancelled again before it had
+    its folds back knows less than that file, and none of them may be lost."""
+    costs, before, taken = read_costs(earlier), read_candidates(earlier), set[CandidateId]()
+    for archived in before:
+        known = candidates.get(archived.id)
+        missing = [fold for fold in sorted(archived.scores) if known is None or fold not in known.scores]
+        if known is None or (missing and not known.scores):
+            candidates[archived.id] = archived
+        elif missing:
+            scores = known.scores.update({fold: archived.scores[fold] for fold in missing})
+            _, seconds, micros = zip(*(costs[archived.id, fold] for fold in missing), strict=True)
+            candidates[archived.id] = msgspec.structs.replace(
+                known,
+                state=CandidateState.OK if len(scores) == known.folds_total else known.state,
+                reason="" if len(scores) == known.folds_total else known.reason,
+                scores=scores,
+                fit_seconds=known.fit_seconds + sum(seconds),
+                predict_us=known.predict_us + sum(micros),
+            )
+        if missing:
+            taken.add(archived.id)
+    return frozenset(taken)
 
 
 def tallied(candidate: Candidate, job: Job) -> Candidate:
@@ -112,9 +134,10 @@ def best(job: Job) -> tuple[CandidateId, ...]:
 
 
 def _fold_rows(
-    job: Job, segments: Sequence[str], earlier: str, candidates: Mapping[CandidateId, Candidate]
+    job: Job, segments: Sequence[str], earlier: str, candidates: Mapping[CandidateId, Candidate], unreadable: list[str]
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of finished folds, each once, in pieces that fit into memory."""
+    """The rows of finished folds, each once, in pieces that fit into memory. A segment that cannot be read is noted:
+    waiting would not mend it."""
     seen: set[tuple[str, int]] = set()
 
     def fresh(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -132,7 +155,12 @@ def _fold_rows(
         for batch in _batches(earlier, folds=True):
             yield fresh(batch.to_pylist())
     for segment in segments:
-        yield fresh(_segment_rows(Path(segment), job.id))
+        try:
+            found = list(_segment_rows(Path(segment), job.id))
+        except BadSegment as error:
+            unreadable.append(f"{segment}: {error}")
+            continue
+        yield fresh(found)
     for candidate in job.candidates.values():
         if candidate.folds:
             yield fresh(_whole_rows(candidate))
@@ -223,25 +251,40 @@ def read_scores(path: str, candidate: CandidateId) -> dict[int, dict[str, float]
 
 
 def read_costs(path: str) -> dict[tuple[CandidateId, int], tuple[float | None, float, float]]:
-    """Of each finished fold its score, its seconds of fitting and the microseconds that a row's prediction takes."""
+    """Of each finished fold its score, its seconds of fitting and the microseconds that a row's prediction takes; of
+    one of which only the tally is left an equal share of what its candidate took."""
     columns = ["candidate", "fold", "score", "fit_seconds", "predict_us_per_row"]
-    return {
+    found: dict[tuple[CandidateId, int], tuple[float | None, float, float]] = {
         (CandidateId(name), fold): (score, seconds, micros)
         for batch in _batches(path, folds=True)
         for name, fold, score, seconds, micros in zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
     }
+    for candidate in read_candidates(path):
+        for fold, score in candidate.scores.items():
+            each = len(candidate.scores)
+            share = candidate.fit_seconds / each, candidate.predict_us / each
+            found.setdefault((candidate.id, fold), (score, *share))
+    return found
 
 
 def _batches(path: str, *, folds: bool) -> Iterator[Any]:
-    """Those of the folds, or those of the candidates, which come first."""
-    with pa.memory_map(path) as source, pa.ipc.open_file(source) as reader:
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            of_folds = batch.num_rows > 0 and batch.column("fold").null_count == 0
-            if of_folds and not folds:
-                return
-            if of_folds == folds:
-                yield batch
+    """Those of the folds, or those of the candidates, which come first. Raises BadResults, FileNotFoundError."""
+    try:
+        with pa.memory_map(path) as source, pa.ipc.open_file(source) as reader:
+            if reader.schema != SCHEMA:
+                raise BadResults(f"{path} has other columns than a results file")
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                batch.validate(full=True)
+                of_folds = batch.num_rows > 0 and batch.column("fold").null_count == 0
+                if of_folds and not folds:
+                    return
+                if of_folds == folds:
+                    yield batch
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise BadResults(f"{path} cannot be read: {error}") from error
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:

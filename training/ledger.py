@@ -2,8 +2,9 @@
 of a sealed job that is tried again."""
 
 import asyncio
+import logging
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -27,10 +28,14 @@ from training.errors import EpochLost, TrainingError
 from training.proposals import proposals
 from training.recipes import Scores
 from training.recorder import Measured, Result
-from training.results import BadSegment, Row, decode_detail, decode_segment, encode_row
+from training.results import BadResults, BadSegment, Row, decode_detail, decode_segment, encode_row
 from training.tasks import FoldOutcome
 from training.trainer_link import TrainerLink
 
+log = logging.getLogger(__name__)
+
+Costs = tuple[float | None, float, float]
+"""Of a finished fold its score, its seconds of fitting and the microseconds that a row's prediction takes."""
 CHUNK = 500
 """Candidates that are proposed at a time, or folds that are restored."""
 CHUNK_BYTES = 256 * 1024
@@ -120,9 +125,15 @@ class Ledger:
         if job.results and (path := await self._present(job.results)) is not None:
             from training.archive import read_scores  # Arrow, for the rare job that was tried again
 
-            found |= await asyncio.to_thread(read_scores, str(path), candidate.id)
-        for digest in job.segments:
-            path = await self._present(digest)
+            try:
+                found |= await asyncio.to_thread(read_scores, str(path), candidate.id)
+            except (BadResults, OSError) as error:
+                log.warning("job.file_unreadable: %s: %s", job.id, error)
+        # The newest ones: while one is fetched others may be merged, and are gone.
+        seen: set[Digest] = set()
+        while left := [digest for digest in self._link.state.jobs.get(job.id, job).segments if digest not in seen]:
+            seen.add(left[0])
+            path = await self._present(left[0])
             if path is not None:
                 found |= await asyncio.to_thread(_scores_in, path, job.id, candidate.id)
         return {fold: scores for fold, scores in sorted(found.items()) if fold in candidate.scores}
@@ -137,55 +148,69 @@ class Ledger:
             return None
 
     # ---------------------------------------------------------------- jobs that are tried again
-    async def restored(self, job: JobId, proposer: Proposer, epoch: int) -> AsyncIterator[Command]:
-        """What brings back the finished folds of a job that was sealed, each command to be committed before the next is
-        asked for. Raises TrainingError: its file is on nodes that do not answer."""
-        path = await self._present(self._link.state.jobs[job].results)
+    async def restore(self, job: JobId, proposer: Proposer, epoch: int) -> bool:
+        """Propose all candidates of a job that was sealed, and bring back its finished folds. False: it was cancelled
+        meanwhile. Raises TrainingError: its file is on nodes that do not answer; EpochLost."""
+        results = self._link.state.jobs[job].results
+        known = await self._costs(job, results)
+        try:
+            for number, unit in enumerate(self._link.state.jobs[job].units):
+                if not unit.done and unit.tally is not None:
+                    await self._propose_all(job, number, proposer)
+            missing = iter([
+                FoldTally(name, fold, *costs)
+                for (name, fold), costs in sorted(known.items())
+                if (candidate := self._candidate(job, name)) is not None and not is_done(candidate, fold)
+            ])  # fmt: skip
+            while tallies := tuple(islice(missing, CHUNK)):
+                await self.commit(RecordFolds(epoch, job, tallies=tallies))
+        except CommandRejected as refused:
+            log.warning("job.not_restored: %s: %s", job, refused.reason)
+            return False
+        found = self._link.state.jobs.get(job)
+        return found is not None and found.results == results and is_whole(found)
+
+    async def _costs(self, job: JobId, results: Digest) -> Mapping[tuple[CandidateId, int], Costs]:
+        """Of the folds in a results file; none when it is gone, or can be read by nobody: they are fitted again."""
+        path = await self._present(results)
         if path is None:
-            return
+            log.error("job.file_lost: %s: no node holds its results any more", job)
+            return {}
         from training.archive import read_costs
 
-        known = await asyncio.to_thread(read_costs, str(path))
-        for number, unit in enumerate(self._link.state.jobs[job].units):
-            if unit.done or unit.tally is None:
-                continue
-            async for chunk in self._all_proposed(job, number, proposer):
-                yield chunk
-        missing = iter([
-            FoldTally(name, fold, *costs)
-            for (name, fold), costs in sorted(known.items())
-            if (candidate := self._candidate(job, name)) is not None and not is_done(candidate, fold)
-        ])  # fmt: skip
-        while tallies := tuple(islice(missing, CHUNK)):
-            yield RecordFolds(epoch, job, tallies=tallies)
+        try:
+            return await asyncio.to_thread(read_costs, str(path))
+        except (BadResults, OSError) as error:
+            log.warning("job.file_unreadable: %s: %s", job, error)
+            return {}
 
-    async def _all_proposed(self, job: JobId, number: int, proposer: Proposer) -> AsyncIterator[Command]:
-        before = -1
+    async def _propose_all(self, job: JobId, number: int, proposer: Proposer) -> None:
         while (found := self._link.state.jobs.get(job)) is not None and found.state in UNFINISHED:
-            tally = found.units[number].tally
             chunk = await proposer.next(found, number)
-            if tally is None or chunk is None:
+            if chunk is None:
                 return
-            if tally.proposed == before:
-                raise TrainingError(f"the candidates of unit {number} of job {job} were refused")
-            before = tally.proposed
-            yield chunk
+            await self.commit(chunk)
 
     def _candidate(self, job: JobId, name: CandidateId) -> Candidate | None:
         found = self._link.state.jobs.get(job)
         return found.candidates.get(name) if found is not None else None
 
 
-def to_restore(state: ClusterState) -> Iterator[JobId]:
+def to_restore(state: ClusterState) -> Iterator[Job]:
     """Jobs that were sealed, and are tried again."""
-    for job in state.jobs.values():
-        if job.results and job.state in UNFINISHED:
-            yield job.id
+    return (job for job in state.jobs.values() if job.results and job.state in UNFINISHED)
+
+
+def is_whole(job: Job) -> bool:
+    """Whether all candidates of its open units are proposed: what is sealed and tried again has none at first."""
+    return all(unit.done or unit.tally is None or unit.tally.complete for unit in job.units)
 
 
 def _scores_in(path: Path, job: JobId, candidate: CandidateId) -> dict[int, Mapping[str, float]]:
+    """None of a segment that can be read by nobody: its bytes are those that its digest names."""
     try:
         rows = [row for row in decode_segment(path.read_bytes(), job) if row.candidate == candidate]
         return {row.fold: decode_detail(row).scores for row in rows}
-    except (BadSegment, msgspec.MsgspecError) as error:
-        raise TrainingError(f"segment {path.name}: {error}") from error
+    except (BadSegment, msgspec.MsgspecError, OSError) as error:
+        log.warning("segment.unreadable: %s: %s: %s", job, path.name, error)
+        return {}

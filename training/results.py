@@ -56,6 +56,22 @@ class BadSegment(ValueError):
     """The bytes are no segment, or one of another job."""
 
 
+class BadResults(ValueError):
+    """The file is no results file (`training.archive`)."""
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """What `training.archive.seal` made. `lost`: finished folds of which nothing but the tally was to be had;
+    `unreadable`: what is wrong with files of which the bytes are those that were stored. Not there, because the agent
+    is told of it and has no Arrow."""
+
+    keep: tuple[CandidateId, ...]
+    candidates: int
+    folds: int
+    lost: int
+    unreadable: tuple[str, ...] = ()
+
+
 def encode_detail(detail: FoldDetail) -> bytes:
     return _ENCODER.encode(detail)
 

@@ -22,7 +22,7 @@ from consensus.state import CandidateId, JobId, NodeId
 from parvada.local import Proposed
 from training.errors import EpochLost, TrainingError
 from training.inline import InlineExecutor
-from training.ledger import Ledger, Proposer, to_restore
+from training.ledger import Ledger, Proposer, is_whole, to_restore
 from training.live import LiveFeed
 from training.plan import REFIT, Finish, Propose, Start, Stop, Work, plan
 from training.ports import Executor, TrainerReport
@@ -36,6 +36,7 @@ EPOCH_LOST = 3
 """Exit code: this epoch, its agent or its Ray is gone."""
 _TICK_SECONDS = 1.0
 _REPORT_SECONDS = 1.0
+_RETRY_SECONDS = 2.0
 _MAX_RECORDING = 8
 """Times as many results as there are slots may wait for the log; then no more folds are started."""
 
@@ -55,6 +56,7 @@ class Trainer:
         self._proposer = Proposer(epoch)
         self._restored: set[JobId] = set()
         self._live = LiveFeed(epoch)
+        self._restoring: dict[JobId, asyncio.Task[None]] = {}
         self._works: dict[Work, asyncio.Task[None]] = {}
         self._recording: set[Work] = set()
         """Those of `_works` whose result is on its way into the log: their CPUs are free."""
@@ -78,7 +80,7 @@ class Trainer:
                 await self._step()
                 await self._wait_for_change()
         finally:
-            tasks = [*background, *self._works.values()]
+            tasks = [*background, *self._restoring.values(), *self._works.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=10)
@@ -101,7 +103,7 @@ class Trainer:
         if state.epoch.number < self._epoch:
             return
         self._executor.allot(epoch_shares(state))
-        unready = {job for job in to_restore(state) if not await self._is_restored(job)}
+        unready = self._unready()
         recording = min(len(self._recording), _MAX_RECORDING * self._slots())
         slots = self._slots() + recording
         for decision in plan(self._link.state, self._works.keys(), slots, time.time(), unready):
@@ -161,20 +163,30 @@ class Trainer:
             error = f"its candidates were refused: {refused.reason}"
             await self._commit(FinishUnit(self._epoch, job, unit, CandidateId(""), error))
 
-    async def _is_restored(self, job: JobId) -> bool:
-        """A job that was sealed and is tried again has its finished folds in a file: they are not run again."""
-        if job in self._restored:
-            return True
+    def _unready(self) -> set[JobId]:
+        """Jobs that were sealed and are tried again, until they have their finished folds back: they are in a file,
+        which may be long in coming, and are not to be run again."""
+        unready = {job.id for job in to_restore(self._link.state) if not (job.id in self._restored and is_whole(job))}
+        for job in unready - self._restoring.keys():
+            task = self._restoring[job] = self._guarded(self._restore(job), f"restore-{job}")
+            task.add_done_callback(partial(self._restore_ended, job))
+        return unready
+
+    async def _restore(self, job: JobId) -> None:
+        self._restored.discard(job)
         try:
-            async for command in self._ledger.restored(job, self._proposer, self._epoch):
-                await self._commit(command)
-        except EpochLost:
-            raise
+            if await self._ledger.restore(job, self._proposer, self._epoch):
+                self._restored.add(job)
+                return
         except TrainingError as error:
+            if isinstance(error, EpochLost):
+                raise
             log.warning("job.not_restored: %s: %s", job, error)
-            return False
-        self._restored.add(job)
-        return True
+        await asyncio.sleep(_RETRY_SECONDS)
+
+    def _restore_ended(self, job: JobId, _: asyncio.Task[None]) -> None:
+        self._restoring.pop(job, None)
+        self._link.changed.set()
 
     # ---------------------------------------------------------------- commands
     async def _commit(self, command: Command) -> Proposed | None:

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from consensus.messages import Command, DeleteJob, HeldBlob, SealJob
 from consensus.ports import CommandRejected, Log, LogError
@@ -23,9 +22,7 @@ from node.blobs.store import BlobStore
 from node.jobs.results import Workshop
 from node.peering.words import PeerError
 from training.errors import TrainingError
-
-if TYPE_CHECKING:  # Arrow: work for the workshop
-    from training.archive import Sealed
+from training.results import Sealed
 
 _log = logs.get("node.jobs.archivist")
 

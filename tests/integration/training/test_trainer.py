@@ -12,9 +12,11 @@ import pytest
 import skops.io
 from sklearn.datasets import load_iris
 
-from consensus.messages import BeginEpoch, CancelJob, DropBlobs, RetryJob
-from consensus.state import CandidateState, Digest, Job, JobState
+from consensus.messages import AddCandidates, BeginEpoch, CancelJob, Command, DropBlobs, RecordFolds, RetryJob
+from consensus.progress import is_partial
+from consensus.state import CandidateState, Digest, Job, JobId, JobState
 from parvada.columns import to_frame
+from parvada.local import Proposed
 from parvada.schema import (
     CandidateSpec,
     CvSpec,
@@ -36,6 +38,7 @@ from training.ports import CurvePoint, Hear, Task
 from training.preprocess import PreprocessOptions
 from training.results import decode_segment
 from training.tasks import DataView, Recipe, RefitOutcome, RefitTask, SplitPlan
+from training.trainer_link import TrainerLink
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -293,6 +296,112 @@ async def test_a_sealed_job_that_is_tried_again_has_its_finished_folds_back(tmp_
         await node.seal(name)
         found = archive.read_scores(str(node.blobs.path(node.job(name).results)), job.units[0].best)
         assert sorted(found) == [0, 1, 2, 3]
+
+
+class Gated(Counting):
+    """Runs as many tasks as it is let, and notes those alone."""
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        self._let = asyncio.Semaphore(tasks)
+
+    def let(self, tasks: int) -> None:
+        for _ in range(tasks):
+            self._let.release()
+
+    async def run(self, task: Task, on_message: Hear | None = None) -> object:
+        await self._let.acquire()
+        return await super().run(task, on_message)
+
+    @property
+    def folds(self) -> list[str]:
+        return sorted(label for label in self.ran if not label.endswith("refit"))
+
+
+async def begun_and_sealed(node: OneNode, gated: Gated, done: int) -> JobId:
+    """A job of 12 folds that was cancelled after `done` of them."""
+    await node.add_dataset("iris", iris_csv())
+    spec = JobSpec(datasets=["iris"], models=MODELS, cv=CvSpec(folds=4), publish=PublishSpec(when="never"))
+    name = await node.submit(spec, "again")
+    await node.wait_for(lambda: len(folds(node.job(name))) == done)
+    await node.propose(CancelJob(name))
+    await node.seal(name, keep=())
+    return name
+
+
+async def test_a_job_that_is_sealed_twice_has_its_folds_back_twice(tmp_path: Path) -> None:
+    """Under one trainer, and although nothing was added between: the second file is the first one."""
+    gated = Gated(tasks=5)
+    async with one_node(tmp_path) as node, trainer(node, 1, gated):
+        name = await begun_and_sealed(node, gated, done=5)
+        before = node.job(name).results
+        await node.propose(RetryJob(name))
+        await node.wait_for(lambda: len(folds(node.job(name))) == 5)
+        await node.propose(CancelJob(name))
+        await node.seal(name, keep=())
+        assert node.job(name).results == before
+        gated.let(100)
+        await node.propose(RetryJob(name))
+        assert len(folds(await finished(node, name))) == 12
+        assert gated.folds == sorted(set(gated.folds)), "a finished fold was fitted again"
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("at", [AddCandidates, RecordFolds])
+async def test_a_job_cancelled_while_it_gets_its_folds_back_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: type[Command], sealed: bool
+) -> None:
+    gated = Gated(tasks=5)
+    async with one_node(tmp_path) as node, trainer(node, 1, gated):
+        name = await begun_and_sealed(node, gated, done=5)
+        propose, cancelled = TrainerLink.propose, asyncio.Event()
+
+        async def cancelling(link: TrainerLink, command: Command) -> Proposed:
+            if isinstance(command, at) and not cancelled.is_set():
+                cancelled.set()
+                await node.propose(CancelJob(name))
+            return await propose(link, command)
+
+        monkeypatch.setattr(TrainerLink, "propose", cancelling)
+        await node.propose(RetryJob(name))
+        await asyncio.wait_for(cancelled.wait(), 30)
+        if sealed:
+            await node.seal(name)
+            assert is_partial(node.job(name)), "candidates that are only in the file are looked for there"
+            path = str(node.blobs.path(node.job(name).results))
+            known = archive.read_candidates(path)
+            assert len(known) == 3
+            assert sum(len(candidate.scores) for candidate in known) == len(archive.read_costs(path)) == 5
+        gated.let(100)
+        await node.propose(RetryJob(name))
+        assert len(folds(await finished(node, name))) == 12
+        assert gated.folds == sorted(set(gated.folds)), "a finished fold was fitted again"
+
+
+async def test_a_job_whose_file_cannot_be_read_is_run_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gated = Gated(tasks=5)
+    async with one_node(tmp_path) as node, trainer(node, 1, gated) as running:
+        name = await begun_and_sealed(node, gated, done=5)
+        await node.propose(RetryJob(name), CancelJob(name))
+        await node.keep_results(name, b"no Arrow file")
+        gated.let(100)
+        await node.propose(RetryJob(name))
+        assert (await finished(node, name)).state is JobState.SUCCEEDED
+        assert not running.done()
+    assert "job.file_unreadable" in caplog.text
+
+
+async def test_a_file_that_does_not_come_holds_up_no_other_job(tmp_path: Path) -> None:
+    gated = Gated(tasks=5)
+    async with one_node(tmp_path) as node, trainer(node, 1, gated):
+        name = await begun_and_sealed(node, gated, done=5)
+        node.alone.silent = True
+        await node.blobs.remove(node.job(name).results)
+        await node.propose(RetryJob(name))
+        gated.let(100)
+        await node.submit(JobSpec(datasets=["iris"], models=["GaussianNB"]), "next")
+        assert (await finished(node, "next")).state is JobState.SUCCEEDED
+        assert node.job(name).state is JobState.QUEUED
 
 
 async def test_a_job_of_which_the_file_is_gone_is_run_again(tmp_path: Path) -> None:
