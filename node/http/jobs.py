@@ -24,6 +24,7 @@ from node.telemetry.live import PEER_PATH
 from parvada import schema
 from parvada.contract.kinds import Freshness, matching
 from parvada.contract.operation import Answer, Example
+from training.results import BadResults
 
 if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the workshop
     from training.spec import ResolvedJob
@@ -198,7 +199,10 @@ async def _whole(ports: Ports, job: facts.Job) -> facts.Job:
     """With the candidates that are only in its results file, which may just have been replaced by another."""
     try:
         return await ports.results.whole(job)
-    except PeerError:
+    except BadResults:
+        message = f"the results file of job {job.id} (blob {job.results}) cannot be read"
+        raise Refusal(500, "unreadable_results", message) from None
+    except (PeerError, FileNotFoundError):
         now = ports.log.state.jobs.get(job.id)
         if now is None:
             raise unknown("job", job.id, ports.log.state.jobs) from None

@@ -16,12 +16,10 @@ from consensus.ports import CommandRejected, Log, LogError
 from consensus.queries import expired_jobs, holders, sealable_jobs
 from consensus.state import Digest, Job, JobId
 from node import logs
-from node.blobs.distribute import Distributor, NotDurable
-from node.blobs.room import DiskFull
+from node.blobs.distribute import Distributor
 from node.blobs.store import BlobStore
 from node.jobs.results import Workshop
 from node.peering.words import PeerError
-from training.errors import TrainingError
 from training.results import Sealed
 
 _log = logs.get("node.jobs.archivist")
@@ -77,13 +75,16 @@ class Archivist:
             sealed: Sealed = await self._workshop.run(SEAL, *await self._sources(job), str(path))
             stored = await self._blobs.adopt(path)
             nodes = await self._distributor.store_durably(stored.digest)
-        except (PeerError, DiskFull, NotDurable, TrainingError, ValueError, OSError) as error:
+        except Exception as error:  # whatever is wrong with one job: every leader in turn would fall over it
             self._not_before[job.id] = self._clock() + RETRY_SECONDS
-            _log.warning("job.not_sealed", job=job.id, reason=str(error), again_in=RETRY_SECONDS)
+            reason = str(error) or type(error).__name__
+            _log.warning("job.not_sealed", job=job.id, reason=reason, again_in=RETRY_SECONDS)
             return
         finally:
             with contextlib.suppress(FileNotFoundError):
                 await asyncio.to_thread(path.unlink)
+        for reason in sealed.unreadable:
+            _log.error("job.details_unreadable", job=job.id, reason=reason)
         if sealed.lost:
             _log.error("job.details_lost", job=job.id, folds=sealed.lost)
         results = HeldBlob(stored.digest, stored.bytes, nodes)

@@ -9,7 +9,16 @@ import pytest
 import pytest_asyncio
 
 from consensus.levels import LEVEL
-from consensus.messages import BeginEpoch, CancelJob, RetryJob, SealJob, StartFolds
+from consensus.messages import (
+    BeginEpoch,
+    CancelJob,
+    FoldTally,
+    HeldBlob,
+    RecordFolds,
+    RetryJob,
+    SealJob,
+    StartFolds,
+)
 from consensus.queries import referenced_digests
 from consensus.shares import cpu_shares
 from consensus.state import CandidateId, Digest, JobId
@@ -18,6 +27,7 @@ from node.peering.words import PeerUnreachable
 from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, propose_candidates, record, run, submit, to_level
 from tests.unit.node.http.world import World, world
+from training import archive
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -236,6 +246,54 @@ async def test_a_segment_that_nobody_reaches_delays_the_seal_and_one_that_is_gon
     rows = (await api.get(f"/v1/jobs/{job}/leaderboard"))["rows"]
     assert len(rows) == 30, "the tally is all that a row needs"
     assert RETRY_SECONDS > 1
+
+
+async def keep(api: World, content: bytes) -> HeldBlob:
+    return HeldBlob(await api.flock.first.keep(content), len(content), (api.flock.first.id,))
+
+
+async def test_a_segment_that_can_be_read_by_nobody_does_not_keep_its_job_from_being_sealed(api: World) -> None:
+    job = await large(api)
+    await api.log.propose(RetryJob(job), actor="test")
+    epoch, garbage = api.state.epoch.number, await keep(api, b"no segment")
+    tally = FoldTally(CandidateId("0.29"), 0, 0.9, 1.0, 1.0)
+    await api.log.propose(RecordFolds(epoch, job, tallies=(tally,), segment=garbage), actor="trainer")
+    await api.log.propose(CancelJob(job), actor="test")
+    await archivist(api)._round()
+    found = api.state.jobs[job]
+    assert found.sealed
+    costs = archive.read_costs(str(await api.ports.fetcher.make_present(found.results)))
+    assert costs[CandidateId("0.29"), 0] == (0.9, 1.0, 1.0), "of the tally"
+    assert len(costs) == 59
+
+
+async def test_a_results_file_that_can_be_read_by_nobody_is_named(api: World) -> None:
+    job = await large(api)
+    garbage = await keep(api, b"no results file")
+    await api.log.propose(SealJob(job, api.state.jobs[job].ended_at, garbage, ()), actor="leader")
+    answer = await api.call("GET", f"/v1/jobs/{job}/leaderboard")
+    assert answer.problem == (500, "unreadable_results")
+    assert job in answer.json["error"]
+    await api.log.propose(RetryJob(job), actor="test")
+    await api.log.propose(CancelJob(job), actor="test")
+    await archivist(api)._round()
+    assert api.state.jobs[job].sealed
+    assert (await api.get(f"/v1/jobs/{job}/leaderboard"))["rows"] == []
+
+
+async def test_whatever_is_wrong_with_a_job_the_next_one_is_sealed(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that fell over a job would be followed by one that does, and so on."""
+    wrong, sound = await large(api), await large(api)
+    run = api.ports.workshop.run
+
+    async def fails(function: str, *args: Any, **more: Any) -> Any:
+        if args[0].id == wrong:
+            raise KeyError("nobody has thought of this")
+        return await run(function, *args, **more)
+
+    monkeypatch.setattr(api.ports.workshop, "run", fails)
+    await archivist(api)._round()
+    assert (api.state.jobs[wrong].sealed, api.state.jobs[sound].sealed) == (False, True)
 
 
 async def test_a_leader_that_dies_before_its_seal_is_committed_leaves_nothing(api: World) -> None:
