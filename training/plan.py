@@ -3,6 +3,7 @@ idempotent: called again with nothing changed, it decides nothing new once its d
 
 from collections.abc import Iterator, Set
 from functools import lru_cache
+from itertools import islice
 
 import msgspec
 
@@ -129,13 +130,18 @@ class _JobView:
             candidates = candidates_of(self.job, unit)
             best = self._best(unit, candidates)
             if best is None:
-                yield Finish(self.job.id, unit, CandidateId(""), self._why_none(candidates))
+                yield Finish(self.job.id, unit, CandidateId(""), self._why_none(unit, candidates))
             elif best.final:
-                error = f"stopped after {self._limit:g} s (limits.job_seconds)" if _pending(candidates) else ""
+                cut = self._cut_short(unit, candidates)
+                error = f"stopped after {self._limit:g} s (limits.job_seconds)" if cut else ""
                 yield Finish(self.job.id, unit, best.id, error)
 
     def proposals(self, slots: int) -> Iterator[Propose]:
-        """Asked for early enough that no slot waits for them."""
+        """Asked for early enough that no slot waits for them, and of no more units at a time than there are slots: the
+        first folds of a job of a thousand units do not wait for the candidates of the last."""
+        return islice(self._wanting(slots), max(1, slots))
+
+    def _wanting(self, slots: int) -> Iterator[Propose]:
         for unit in self._units if not self._late else ():
             tally = self.job.units[unit].tally
             if tally is not None and not tally.complete and int.from_bytes(tally.open).bit_count() <= slots:
@@ -170,18 +176,20 @@ class _JobView:
         row = chosen(ranked(candidates, self.job.units[unit].metric))
         return row.candidate if row is not None else None
 
-    def _why_none(self, candidates: tuple[Candidate, ...]) -> str:
+    def _cut_short(self, unit: int, candidates: tuple[Candidate, ...]) -> bool:
+        """Whether the time was up before all that was to be tried was, or was so much as proposed."""
+        tally = self.job.units[unit].tally
+        proposed = tally is None or tally.complete
+        return self._late and not (proposed and all(c.state is not CandidateState.PENDING for c in candidates))
+
+    def _why_none(self, unit: int, candidates: tuple[Candidate, ...]) -> str:
         reasons = [candidate.reason or final_error(candidate.final) for candidate in candidates]
         first = next((reason for reason in reasons if reason), "")
         if not first and any(candidate.state is CandidateState.OK for candidate in candidates):
             first = "the metric is not defined on the rows of any fold"
-        if self._late and _pending(candidates):
+        if self._cut_short(unit, candidates):
             first = f"the job took longer than {self._limit:g} s (limits.job_seconds)"
         return f"no candidate could be fitted: {first}" if first else "no candidate could be fitted"
-
-
-def _pending(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    return tuple(candidate for candidate in candidates if candidate.state is CandidateState.PENDING)
 
 
 @lru_cache(maxsize=256)

@@ -316,3 +316,41 @@ def test_job_out_of_time_takes_the_best_of_what_it_has() -> None:
     assert ended.state is JobState.SUCCEEDED
     assert ended.units[0].best == "0.0"
     assert "job_seconds" in ended.units[1].error
+
+
+def test_a_job_out_of_time_says_so_of_what_was_never_proposed() -> None:
+    """The second data set has no candidates at all, the first has not all of them, and what it has is finished."""
+    world, flying = World(), set[Work]()
+    limits = LimitSpec(job_seconds=60)
+    job = world.submit("job-a", 40, JobSpec(datasets=["one", "two"], order="sequential", limits=limits))
+    world.propose(job, 0)
+    world.do(StartFolds(world.epoch, job, ((CandidateId("0.0"), 0),)))
+    for number in range(2):
+        for fold in range(FOLDS):
+            world.finish(Work(job, CandidateId(f"0.{number}"), fold))
+    while world.unfinished():
+        for work in carry_out(world, flying, 4, now=1061.0):
+            world.finish(work)
+            flying.discard(work)
+    first, second = world.state.jobs[job].units
+    assert (first.best, first.error) == ("0.0", "stopped after 60 s (limits.job_seconds)")
+    assert second.error == "no candidate could be fitted: the job took longer than 60 s (limits.job_seconds)"
+
+
+def test_the_first_folds_of_many_datasets_do_not_wait_for_the_candidates_of_the_last() -> None:
+    world, flying = World(), set[Work]()
+    tally = Tally(2, FOLDS, greater_is_better=True)
+    units = tuple(Unit("one", 1, "y", "binary", "accuracy", Json(b"{}"), tally=tally) for _ in range(100))
+    job, spec = JobId("job-a"), Json(msgspec.json.encode(JobSpec(datasets=["one"] * 100)))
+    world.do(SubmitJob(job, "", spec, units, ()))
+    assert plan(world.state, flying, 4, 1000.0) == [Propose(job, unit) for unit in range(4)]
+    carry_out(world, flying, 4)
+    assert {work.candidate for work in carry_out(world, flying, 4)} == {"0.0", "1.0", "2.0", "3.0"}
+    for work in sorted(flying):
+        world.finish(work)
+    flying.clear()
+    while world.unfinished():
+        for work in carry_out(world, flying, 4):
+            world.finish(work)
+        flying.clear()
+    assert all(unit.best for unit in world.state.jobs[job].units)
