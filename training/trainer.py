@@ -160,6 +160,8 @@ class Trainer:
             await self._ledger.commit(command)
         except CommandRejected as refused:
             log.warning("candidates.refused: %s: %s", job, refused.reason)
+            if refused.code in ("conflict", "not_found"):
+                return  # the state has moved on, and tells what is to be proposed now
             error = f"its candidates were refused: {refused.reason}"
             await self._commit(FinishUnit(self._epoch, job, unit, CandidateId(""), error))
 

@@ -378,6 +378,32 @@ async def test_a_job_cancelled_while_it_gets_its_folds_back_loses_none(
         assert gated.folds == sorted(set(gated.folds)), "a finished fold was fitted again"
 
 
+async def test_candidates_that_come_too_late_do_not_fail_their_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they are under way the job is cancelled, sealed and tried again: it has none of those before them."""
+    monkeypatch.setattr("training.ledger.CHUNK", 1)
+    propose, gated = TrainerLink.propose, Gated(tasks=100)
+    async with one_node(tmp_path) as node:
+        await node.add_dataset("iris", iris_csv())
+        spec = JobSpec(datasets=["iris"], models=MODELS, cv=CvSpec(folds=2), publish=PublishSpec(when="never"))
+        name = await node.submit(spec, "late")
+        again = asyncio.Event()
+
+        async def late(link: TrainerLink, command: Command) -> Proposed:
+            if isinstance(command, AddCandidates) and command.first == 1 and not again.is_set():
+                again.set()
+                await node.propose(CancelJob(name))
+                await node.seal(name)
+                await node.propose(RetryJob(name))
+            return await propose(link, command)
+
+        monkeypatch.setattr(TrainerLink, "propose", late)
+        async with trainer(node, 1, gated):
+            job = await finished(node, name)
+        assert (job.state, len(folds(job)), job.units[0].error) == (JobState.SUCCEEDED, 6, "")
+
+
 async def test_a_job_whose_file_cannot_be_read_is_run_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gated = Gated(tasks=5)
     async with one_node(tmp_path) as node, trainer(node, 1, gated) as running:
