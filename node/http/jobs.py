@@ -93,7 +93,9 @@ async def submit(request: web.Request, spec: schema.JobSpec) -> web.Response:
 
 def _submitted(request: web.Request, job: JobId, spec: Json, index: int) -> web.Response:
     state = ports_of(request).log.state
-    found = state.jobs[job]
+    found = state.jobs.get(job)
+    if found is None:
+        raise key_reused(f"the job {job} that it made has been deleted")
     if found.spec != spec:
         raise key_reused(f"submitted the job {job} with another specification")
     return answer(views.job(state, found), 202, index)
@@ -266,8 +268,8 @@ async def delete(request: web.Request) -> web.Response:
 
 async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Response:
     done = await commit(request, command)
-    state = ports_of(request).log.state
-    return answer(views.job(state, state.jobs[command.job]), index=done.index)
+    # By its name: it may have been deleted by the time that this node has applied the command.
+    return answer(views.job(ports_of(request).log.state, _job(request)), index=done.index)
 
 
 ROUTES: tuple[Route, ...] = (submit, list_jobs, get_job, leaderboard, live, events, cancel, retry, delete)

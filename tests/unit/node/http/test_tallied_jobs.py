@@ -333,6 +333,31 @@ async def test_a_job_is_deleted_once_it_has_ended(api: World) -> None:
     assert "data" in api.state.models
 
 
+async def test_a_submission_that_is_repeated_after_its_job_was_deleted_is_told_so(api: World) -> None:
+    spec = {"datasets": ["data"], "models": ["DummyClassifier"]}
+    headers = {"Idempotency-Key": "once"}
+    job = (await api.call("POST", "/v1/jobs", json=spec, headers=headers)).json["id"]
+    await api.log.propose(CancelJob(job), actor="test")
+    assert (await api.call("DELETE", f"/v1/jobs/{job}")).status == 200
+    again = await api.call("POST", "/v1/jobs", json=spec, headers=headers)
+    assert again.problem == (409, "conflict")
+    assert "deleted" in again.json["error"]
+    assert job not in api.state.jobs
+
+
+@pytest.mark.parametrize("call", ["cancel", "retry"])
+async def test_a_call_that_is_repeated_after_its_job_was_deleted_is_told_so(api: World, call: str) -> None:
+    job = await submit(api, "data", ("DummyClassifier",))
+    if call == "retry":
+        await api.log.propose(CancelJob(job), actor="test")
+    headers = {"Idempotency-Key": f"{call} once"}
+    assert (await api.call("POST", f"/v1/jobs/{job}/{call}", headers=headers)).status == 200
+    if call == "retry":
+        await api.log.propose(CancelJob(job), actor="test")
+    assert (await api.call("DELETE", f"/v1/jobs/{job}")).status == 200
+    assert (await api.call("POST", f"/v1/jobs/{job}/{call}", headers=headers)).problem == (404, "unknown_job")
+
+
 async def test_the_oldest_go_by_themselves_but_for_those_that_an_alias_names(fresh: World) -> None:
     await to_level(fresh, LEVEL)
     await dataset(fresh, "data")
