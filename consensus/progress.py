@@ -52,6 +52,14 @@ def candidates_of(job: Job, unit: int | None = None) -> tuple[Candidate, ...]:
     return tuple(sorted(chosen, key=lambda candidate: natural(candidate.id)))
 
 
+def by_unit(job: Job) -> tuple[list[Candidate], ...]:
+    """All candidates, one list a unit, in no order. One look at each: a job may have a thousand units."""
+    found: tuple[list[Candidate], ...] = tuple([] for _ in job.units)
+    for candidate in job.candidates.values():
+        found[candidate.unit].append(candidate)
+    return found
+
+
 def open_candidates(job: Job, unit: int) -> Iterator[Candidate]:
     """The pending ones of a unit in the order of their numbers; of a tallied job without a look at the others."""
     tally = job.units[unit].tally

@@ -5,6 +5,7 @@ worker processes: Arrow is too heavy for the agent and for an idle trainer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import pyarrow as pa
 from immutables import Map
 
-from consensus.progress import natural
+from consensus.progress import by_unit, natural
 from consensus.state import Candidate, CandidateId, CandidateState, Job, JobId, Json
 from training.choice import ranked
 from training.results import BadResults, BadSegment, FoldDetail, Sealed, decode_detail, decode_segment
@@ -20,7 +21,7 @@ from training.results import BadResults, BadSegment, FoldDetail, Sealed, decode_
 KEPT_ROWS = 20
 """Candidates of each unit that stay in the replicated state, best first."""
 KEPT_IN_ALL = 200
-_BATCH_ROWS = 256
+BATCH_ROWS = 256
 
 _CURVE = pa.struct(
     [
@@ -127,8 +128,7 @@ def best(job: Job) -> tuple[CandidateId, ...]:
     """Those that stay in the state: the best of each unit, and a small unit's all."""
     each = max(1, min(KEPT_ROWS, KEPT_IN_ALL // len(job.units)))
     found: list[CandidateId] = []
-    for number, unit in enumerate(job.units):
-        mine = [candidate for candidate in job.candidates.values() if candidate.unit == number]
+    for unit, mine in zip(job.units, by_unit(job), strict=True):
         found += [row.candidate.id for row in ranked(mine, unit.metric)[:each]]
     return tuple(found)
 
@@ -219,7 +219,7 @@ def _write(writer: Any, rows: Iterable[dict[str, Any]]) -> None:
     waiting: list[dict[str, Any]] = []
     for row in rows:
         waiting.append(row)
-        if len(waiting) == _BATCH_ROWS:
+        if len(waiting) == BATCH_ROWS:
             writer.write_batch(pa.RecordBatch.from_pylist(waiting, SCHEMA))
             waiting.clear()
     if waiting:
@@ -235,9 +235,12 @@ def _whole_scores(scores: Json) -> dict[str, float | None]:
 
 
 # ---------------------------------------------------------------- reading
-def read_candidates(path: str) -> list[Candidate]:
-    """All candidates of the job, without their folds' details."""
-    return [_candidate(row) for batch in _batches(path, folds=False) for row in batch.to_pylist()]
+def read_candidates(path: str, first: int = 0, count: int | None = None) -> list[Candidate]:
+    """Those from number `first` on in the file's order, `count` at most (a multiple of the rows of a batch): all
+    candidates of the job, without their folds' details. Raises BadResults."""
+    last = None if count is None else (first + count) // BATCH_ROWS
+    batches = islice(_batches(path, folds=False), first // BATCH_ROWS, last)
+    return [_candidate(row) for batch in batches for row in batch.to_pylist()]
 
 
 def read_scores(path: str, candidate: CandidateId) -> dict[int, dict[str, float]]:

@@ -7,6 +7,7 @@ from immutables import Map
 from msgspec.structs import replace
 
 from consensus.messages import CancelJob, DeleteJob, Event, JobEnded, NewCandidate, RetryJob, SealJob, SubmitJob
+from consensus.progress import by_unit
 from consensus.queries import UNFINISHED, current_version
 from consensus.rules import blobs
 from consensus.rules.candidates import opened_again, without_running
@@ -101,7 +102,7 @@ def seal_job(state: ClusterState, command: SealJob, stamp: Stamp) -> Change:
     held = blobs.register(state, ((command.results.digest, command.results.bytes),), (command.results,))
     kept = Map({name: job.candidates[name] for name in sorted(keep)})
     gone = (*job.segments, job.results) if job.results else job.segments
-    units = tuple(_sealed(unit, job, number) for number, unit in enumerate(job.units))
+    units = tuple(_sealed(unit, mine) for unit, mine in zip(job.units, by_unit(job), strict=True))
     job = replace(job, units=units, candidates=kept, segments=(), results=command.results.digest, sealed=True)
     after = blobs.forget_unreferenced(with_job(replace(state, blobs=held), job), gone)
     return Change(after, (event(stamp, "job.sealed", job.id),))
@@ -168,13 +169,11 @@ def _opened_again(
     for candidate in job.candidates.values():
         if candidate.unit in open_units:
             candidates[candidate.id] = opened_again(candidate)
-    opened = candidates.finish()
+    job = replace(job, candidates=candidates.finish())
     return tuple(
-        replace(unit, tally=recounted(unit.tally, (c for c in opened.values() if c.unit == number)))
-        if unit.tally is not None and number in open_units
-        else unit
-        for number, unit in enumerate(units)
-    ), opened
+        replace(unit, tally=recounted(unit.tally, mine)) if unit.tally is not None and number in open_units else unit
+        for number, (unit, mine) in enumerate(zip(units, by_unit(job), strict=True))
+    ), job.candidates
 
 
 def _proposed_anew(
@@ -190,11 +189,10 @@ def _proposed_anew(
     return fresh, Map({c.id: c for c in job.candidates.values() if c.unit not in open_units})
 
 
-def _sealed(unit: Unit, job: Job, number: int) -> Unit:
+def _sealed(unit: Unit, candidates: list[Candidate]) -> Unit:
     """A job that was kept whole gets its tallies now: what they count is no longer here."""
     if unit.tally is not None:
         return unit
-    candidates = [candidate for candidate in job.candidates.values() if candidate.unit == number]
     folds = max((candidate.folds_total for candidate in candidates), default=0)
     # Which way its metric points nobody asks any more: the unit has its best.
     tally = Tally(len(candidates), folds, greater_is_better=True, proposed=len(candidates), complete=True)

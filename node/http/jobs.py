@@ -1,5 +1,6 @@
 """Training jobs: submitted, followed, cancelled, tried again."""
 
+import asyncio
 import base64
 import hashlib
 import math
@@ -177,7 +178,8 @@ def _place(after: str, state: ClusterState) -> tuple[float, str]:
 @route("GET", "/v1/jobs/{job}", Answer(schema.Job), tag="Jobs")
 async def get_job(request: web.Request) -> web.Response:
     """One job, with its progress."""
-    return answer(views.job(ports_of(request).log.state, _job(request)))
+    # In a thread, as below: a job that has just ended may have thousands of candidates to rank.
+    return answer(await asyncio.to_thread(views.job, ports_of(request).log.state, _job(request)))
 
 
 class LeaderboardQuery(Freshness, frozen=True, kw_only=True):
@@ -194,7 +196,7 @@ async def leaderboard(request: web.Request, query: LeaderboardQuery) -> web.Resp
         raise unknown("dataset", only, names)
     ports = ports_of(request)
     whole = await _whole(ports, job)
-    return answer(views.leaderboard(ports.log.state, whole, only))
+    return answer(await asyncio.to_thread(views.leaderboard, ports.log.state, whole, only))
 
 
 async def _whole(ports: Ports, job: facts.Job) -> facts.Job:
@@ -269,7 +271,8 @@ async def delete(request: web.Request) -> web.Response:
 async def _change(request: web.Request, command: CancelJob | RetryJob) -> web.Response:
     done = await commit(request, command)
     # By its name: it may have been deleted by the time that this node has applied the command.
-    return answer(views.job(ports_of(request).log.state, _job(request)), index=done.index)
+    told = await asyncio.to_thread(views.job, ports_of(request).log.state, _job(request))
+    return answer(told, index=done.index)
 
 
 ROUTES: tuple[Route, ...] = (submit, list_jobs, get_job, leaderboard, live, events, cancel, retry, delete)

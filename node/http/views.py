@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from consensus import state as facts
-from consensus.progress import Standing, best_so_far, candidates_of, job_progress, mean_score
+from consensus.progress import Standing, best_so_far, by_unit, job_progress, mean_score
 from consensus.queries import aliases_of, folds_done, holders, published_version
 from consensus.shares import epoch_shares
-from consensus.state import CandidateState, ClusterState, JobState, Json
+from consensus.state import CandidateId, CandidateState, ClusterState, JobState, Json
 from parvada import schema
 from training.choice import chosen, ranked, unbeaten
 
@@ -52,7 +52,7 @@ def dataset(state: ClusterState, version: facts.DatasetVersion) -> schema.Datase
 
 # ---------------------------------------------------------------- jobs
 def job(state: ClusterState, found: facts.Job) -> schema.Job:
-    return _job(state, found, [unit_progress(state, found, number) for number in range(len(found.units))])
+    return _job(state, found, [_unit_told(state, found, number, mine) for number, mine in enumerate(by_unit(found))])
 
 
 def job_summary(state: ClusterState, found: facts.Job) -> schema.Job:
@@ -101,9 +101,22 @@ def progress(state: ClusterState, found: facts.Job, unit: int | None = None) -> 
     )
 
 
-def unit_progress(state: ClusterState, found: facts.Job, number: int) -> schema.UnitProgress:
+def _unit_told(
+    state: ClusterState, found: facts.Job, number: int, candidates: list[facts.Candidate]
+) -> schema.UnitProgress:
     unit = found.units[number]
-    rows = _ranked(found, number)
+    if unit.tally is not None and not (unit.done or found.sealed):
+        # Its tally knows the best so far: thousands of candidates are not ranked for each look at a running job.
+        best = found.candidates.get(best_so_far(found, number) or CandidateId(""))
+        if best is not None and not best.final:
+            return _unit_summary(state, found, number)
+    return unit_progress(state, found, number, ranked(candidates, unit.metric))
+
+
+def unit_progress(
+    state: ClusterState, found: facts.Job, number: int, rows: tuple[Standing, ...]
+) -> schema.UnitProgress:
+    unit = found.units[number]
     best = chosen(rows)
     published = None
     if best is not None and best.candidate.final:
@@ -158,10 +171,6 @@ def _unit(
     )
 
 
-def _ranked(found: facts.Job, number: int) -> tuple[Standing, ...]:
-    return ranked(candidates_of(found, number), found.units[number].metric)
-
-
 def _unit_notes(unit: facts.Unit, rows: tuple[Standing, ...]) -> list[str]:
     """What was noted when it was submitted, and in the end what its scores are worth."""
     notes = _unit_detail(unit.detail).notes
@@ -193,9 +202,9 @@ def leaderboard(state: ClusterState, found: facts.Job, only: str | None = None) 
     """Rows best first, dataset by dataset; every candidate has one. Of several datasets each note names its own."""
     rows: list[schema.LeaderboardRow] = []
     notes: list[str] = []
-    for number, unit in enumerate(found.units):
+    for unit, mine in zip(found.units, by_unit(found), strict=True):
         if only is None or unit.dataset == only:
-            standing = _ranked(found, number)
+            standing = ranked(mine, unit.metric)
             rows += _unit_rows(state, found, unit, standing)
             of = f"{unit.dataset}: " if len(found.units) > 1 else ""
             notes += [of + note for note in _unit_notes(unit, standing)]

@@ -12,6 +12,8 @@ from consensus.progress import is_partial
 from consensus.state import Candidate, CandidateId, Digest, Job
 
 READ = "training.archive:read_candidates"
+_PIECE = 2048
+"""Candidates that come at a time: what a child sends is unpacked by the event loop."""
 _KEPT = 4
 """Jobs whose candidates stay in memory: whoever looks at a leaderboard looks again."""
 
@@ -45,8 +47,13 @@ class Results:
     async def _candidates(self, digest: Digest) -> Map[CandidateId, Candidate]:
         if digest not in self._known:
             path = await self._make_present(digest)
-            found: list[Candidate] = await self._workshop.run(READ, str(path))
-            self._known[digest] = Map({candidate.id: candidate for candidate in found})
+            found: dict[CandidateId, Candidate] = {}
+            while len(found) % _PIECE == 0:
+                piece: list[Candidate] = await self._workshop.run(READ, str(path), len(found), _PIECE)
+                found |= {candidate.id: candidate for candidate in piece}
+                if not piece:
+                    break
+            self._known[digest] = Map(found)
         self._known.move_to_end(digest)
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)

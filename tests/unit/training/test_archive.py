@@ -75,6 +75,16 @@ def test_a_job_that_knows_less_than_its_file_loses_nothing(tmp_path: Path) -> No
     assert len(archive.read_costs(second)) == 5
 
 
+def test_candidates_are_read_in_pieces(tmp_path: Path) -> None:
+    path, most = str(tmp_path / "file"), archive.BATCH_ROWS
+    archive.seal(job(*(candidate(n, {0: 0.5}) for n in range(2 * most + 3))), [], "", path)
+    whole = archive.read_candidates(path)
+    assert [each.id for each in whole] == [f"0.{n}" for n in range(2 * most + 3)]
+    assert archive.read_candidates(path, 0, most) == whole[:most]
+    assert archive.read_candidates(path, most, 2 * most) == whole[most:]
+    assert archive.read_candidates(path, 3 * most, most) == []
+
+
 def test_what_became_of_a_seal_is_told_without_arrow() -> None:
     """The agent hears of it from a process of its own: a hundred megabytes of libraries are not for it."""
     told = pickle.dumps((Sealed((), 0, 0, 0), BadResults("no")))

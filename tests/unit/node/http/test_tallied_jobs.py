@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from consensus.levels import LEVEL
 from consensus.messages import (
@@ -21,7 +23,9 @@ from consensus.messages import (
 )
 from consensus.queries import referenced_digests
 from consensus.shares import cpu_shares
-from consensus.state import CandidateId, Digest, JobId
+from consensus.state import Candidate, CandidateId, Digest, JobId
+from node.http import views
+from node.jobs import results
 from node.jobs.archivist import RETRY_SECONDS, Archivist
 from node.peering.words import PeerUnreachable
 from tests.support.clock import Clock
@@ -144,6 +148,34 @@ async def test_what_a_list_tells_of_a_job_is_what_the_job_tells(api: World) -> N
     assert listed == await api.get(f"/v1/jobs/{job}")
 
 
+class Watched(dict[CandidateId, Candidate]):
+    """Counts how often all candidates were looked at."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        self.looks += 1
+        return super().values()
+
+
+async def test_a_look_at_a_job_costs_one_look_at_its_candidates_and_no_ranking_while_it_runs(
+    api: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await large(api)
+    await api.log.propose(RetryJob(job), actor="test")
+    running = api.state.jobs[job]
+    shown = await api.get(f"/v1/jobs/{job}")
+    candidates = Watched(running.candidates.items())
+    many = replace(running, units=running.units * 100, candidates=candidates)
+    views.job(api.state, many)
+    views.leaderboard(api.state, many)
+    assert candidates.looks == 2, "not one for each unit"
+    monkeypatch.setattr(views, "ranked", None)
+    assert msgspec.to_builtins(views.job(api.state, running)) == shown
+    assert shown["per_dataset"][0]["best"] == "0.28"
+    await api.log.propose(CancelJob(job), actor="test")
+
+
 # ---------------------------------------------------------------- sealing
 async def test_a_sealed_job_has_the_same_leaderboard_from_a_file(api: World) -> None:
     job = await large(api)
@@ -164,6 +196,19 @@ async def test_a_sealed_job_has_the_same_leaderboard_from_a_file(api: World) -> 
     assert await api.get(f"/v1/jobs/{job}/leaderboard") == board
     assert len(calls) == before, "read once"
     assert not list(api.tmp.iterdir())
+
+
+async def test_a_large_file_is_read_in_pieces(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop unpacks what comes from the workshop, and nothing else happens meanwhile."""
+    monkeypatch.setattr(archive, "BATCH_ROWS", 8)
+    monkeypatch.setattr(results, "_PIECE", 8)
+    job = await large(api)
+    board = await api.get(f"/v1/jobs/{job}/leaderboard")
+    await archivist(api)._round()
+    calls: list[str] = api.ports.workshop.calls  # type: ignore[attr-defined]
+    before = len(calls)
+    assert await api.get(f"/v1/jobs/{job}/leaderboard") == board
+    assert calls[before:] == [results.READ] * 4
 
 
 async def test_a_node_without_the_file_fetches_it(api: World) -> None:
