@@ -6,6 +6,15 @@ Details = Mapping[str, object]
 """JSON values only: they go into the `details` of the HTTP answer."""
 
 
+MAX_REASON = 300
+"""Characters of a failure's reason: some hundred of them must fit into one command."""
+
+
+def plain(reason: str) -> str:
+    """A reason as it can be recorded: what a library raised may be long, and hold what no UTF-8 has."""
+    return reason[:MAX_REASON].encode(errors="replace").decode()
+
+
 class TrainingError(Exception):
     """Root of the errors of this package."""
 

@@ -24,7 +24,7 @@ from consensus.ports import CommandRejected
 from consensus.queries import UNFINISHED, holders, is_done
 from consensus.state import Candidate, CandidateId, ClusterState, Digest, Job, JobId, Json, Unit
 from parvada.schema import UnitDetail
-from training.errors import EpochLost, TrainingError
+from training.errors import EpochLost, TrainingError, plain
 from training.proposals import proposals
 from training.recipes import Scores
 from training.recorder import Measured, Result
@@ -45,7 +45,7 @@ CHUNK_BYTES = 256 * 1024
 def fold_result(unit: Unit, candidate: Candidate, fold: int, outcome: FoldOutcome, epoch: int) -> Result:
     """What is recorded of a fold, in the form that its job takes."""
     if outcome.failed:
-        return FoldFailed(candidate.id, fold, outcome.failed)
+        return FoldFailed(candidate.id, fold, plain(outcome.failed))
     if unit.tally is None:
         scores = Json(msgspec.json.encode(outcome.scores))
         return FoldDone(candidate.id, fold, scores, outcome.fit_seconds, outcome.predict_us_per_row)

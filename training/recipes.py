@@ -20,7 +20,7 @@ from parvada.schema import (
     VersionDetail,
 )
 from training.choice import BASELINES
-from training.errors import TrainingError
+from training.errors import TrainingError, plain
 from training.metrics import METRICS, better, greater_is_better
 from training.plan import REFIT, Work
 from training.ports import Task
@@ -181,7 +181,7 @@ def final_result(outcome: RefitOutcome, model: str | None = None, version: int |
         fit_seconds=outcome.fit_seconds,
         model=model,
         version=version,
-        error=outcome.failed or None,
+        error=plain(outcome.failed) or None,
     )
     return Json(msgspec.json.encode(result))
 

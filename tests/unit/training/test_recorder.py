@@ -12,12 +12,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from consensus.messages import Command, FoldDone, FoldFailed, FoldTally, HeldBlob, RecordFolds, Rejected
+from consensus.codec import encode_command
+from consensus.messages import Command, FoldDone, FoldFailed, FoldTally, HeldBlob, RecordFinal, RecordFolds, Rejected
 from consensus.ports import CommandRejected
-from consensus.state import CandidateId, Digest, JobId, JobState, Json, NodeId
+from consensus.state import Candidate, CandidateId, Digest, JobId, JobState, Json, NodeId, Tally, Unit
 from tests.support.clock import Clock
 from training import recorder as recorder_module
 from training.errors import EpochLost, TrainingError
+from training.ledger import fold_result
+from training.recipes import final_result
 from training.recorder import (
     GATHER_BYTES,
     GATHER_RESULTS,
@@ -28,6 +31,7 @@ from training.recorder import (
     Result,
 )
 from training.results import FoldDetail, Row, decode_segment, encode_detail, encode_row
+from training.tasks import FoldOutcome, RefitOutcome
 from training.trainer import Trainer
 
 ONE, TWO = JobId("one"), JobId("two")
@@ -322,6 +326,19 @@ async def test_a_result_of_a_job_that_is_gone_is_wanted_no_more(
     assert link.proposed == [RecordFolds(7, ONE, (whole(0),))], "and nothing is tried again"
     assert "job one is gone" in caplog.text
     run.cancel()
+
+
+@pytest.mark.parametrize("told", ["𝄞" * 20_000, "\udcff" * 10])
+def test_whatever_a_fit_says_why_it_failed_can_be_committed(told: str) -> None:
+    """Hundreds at a time: a command has a bound, and its texts are UTF-8."""
+    tally = Tally(1, 1, greater_is_better=True)
+    unit = Unit("d", 1, "y", "regression", "r2", Json(b"{}"), tally=tally)
+    candidate = Candidate(CandidateId("0.0"), 0, "Ridge", Json(b"{}"), 1, 1)
+    failed = fold_result(unit, candidate, 0, FoldOutcome(failed=told), 7)
+    assert isinstance(failed, FoldFailed)
+    assert len(encode_command(RecordFolds(7, ONE, failed=(failed,) * GATHER_RESULTS))) < 1 << 20
+    final = final_result(RefitOutcome(failed=told))
+    assert 0 < len(encode_command(RecordFinal(7, ONE, candidate.id, final))) < 1 << 14
 
 
 async def test_a_stale_epoch_is_the_end(clock: Clock, tmp_path: Path) -> None:
