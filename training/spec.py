@@ -25,6 +25,8 @@ MAX_CANDIDATES = 20_000
 """Of a job."""
 MAX_CANDIDATES_WHOLE = 2_000
 """Of a job that is kept whole: its command stays below the 1 MiB of one log entry."""
+MAX_PARAMETERS = 16 * 1024 * 1024
+"""Bytes of the parameters of all candidates of a job: every node keeps them in memory."""
 _CHECKED_DRAWS = 100
 """So many parameters drawn from ranges are checked; scikit-learn's constraints hold for all of a range alike."""
 
@@ -64,6 +66,7 @@ def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion], tallied: bool
         raise BadRequest("no_datasets", "datasets: at least one dataset is needed", {"field": "datasets"})
     units: list[Unit] = []
     candidates: list[NewCandidate] = []
+    parameters = 0
     for number, (asked, dataset) in enumerate(zip(spec.datasets, datasets, strict=True)):
         ref = asked if isinstance(asked, DatasetRef) else DatasetRef(name=asked)
         unit, size = _unit(spec, ref, dataset, f"datasets[{number}]")
@@ -73,6 +76,10 @@ def resolve_job(spec: JobSpec, datasets: Sequence[DatasetVersion], tallied: bool
         most = MAX_CANDIDATES if tallied else MAX_CANDIDATES_WHOLE
         if len(candidates) > most:
             raise BadRequest("too_many_candidates", f"the job has {len(candidates)} candidates, at most {most}")
+        parameters += sum(len(new.params) for new in made)
+        if parameters > MAX_PARAMETERS:
+            message = f"the parameters of the job's candidates have {parameters:,} bytes, at most {MAX_PARAMETERS:,}"
+            raise BadRequest("too_large", f"{message}: try fewer of them, or shorter ones")
     _check_models_differ(units)
     if tallied:
         return ResolvedJob(tuple(units), ())

@@ -226,6 +226,15 @@ def test_search_draws_the_same_trials_for_the_same_seed(iris: DatasetVersion) ->
     assert len(resolve_job(spec(**grid), [iris]).candidates) == 6
 
 
+def test_candidates_whose_parameters_would_fill_every_node_are_refused(iris: DatasetVersion) -> None:
+    """They are short in the job, as one list for a thousand candidates, and each candidate has its own."""
+    bulky = {"hidden_layer_sizes": [10] * 10_000}
+    model = {"estimator": "MLPClassifier", "params": bulky, "search": {"alpha": [n / 1000 for n in range(1, 1001)]}}
+    with pytest.raises(BadRequest, match="at most 16,777,216") as refused:
+        resolve_job(spec(models=[model], search={"method": "grid"}), [iris], tallied=True)
+    assert refused.value.code == "too_large"
+
+
 def test_a_job_tells_the_notes_about_the_columns_it_uses(tmp_path: Path) -> None:
     rows = [
         f"{row},NA,u{row:02d},{100 + row * 13 % 997}\n" if row % 3 else f"{row},x,u{row:02d},5\n" for row in range(30)
