@@ -29,6 +29,8 @@ LOOK_SECONDS = 1.0
 RETRY_SECONDS = 30.0
 """After a job that could not be sealed: its segments may be on nodes that are away."""
 PROPOSE_SECONDS = 10.0
+FOLLOWED_SECONDS = 10.0
+"""So long a job stays after its end however few are kept: whoever follows it looks once more how it ended."""
 
 MakePresent = Callable[[Digest], Awaitable[Path]]
 """The local file of a blob, fetched if need be. Raises PeerError, DiskFull."""
@@ -47,10 +49,11 @@ class Archivist:
         tmp: Path,
         kept: int,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._log, self._blobs, self._distributor = log, blobs, distributor
         self._make_present, self._workshop = make_present, workshop
-        self._tmp, self._kept, self._clock = tmp, kept, clock
+        self._tmp, self._kept, self._clock, self._now = tmp, kept, clock, now
         self._not_before: dict[JobId, float] = {}
 
     async def run(self) -> None:
@@ -63,7 +66,10 @@ class Archivist:
     async def _round(self) -> None:
         state = self._log.state
         self._not_before = {job: at for job, at in self._not_before.items() if job in state.jobs}
+        followed = self._now() - FOLLOWED_SECONDS
         for job in expired_jobs(state, self._kept):
+            if job.ended_at > followed:
+                continue
             await self._propose(DeleteJob(job.id))
         for job in sealable_jobs(self._log.state):
             if self._not_before.get(job.id, 0.0) <= self._clock():

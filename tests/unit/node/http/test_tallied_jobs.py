@@ -1,6 +1,7 @@
 """Tallied jobs over HTTP: pages, sealing, leaderboards from a results file, deletion, retention."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from consensus.shares import cpu_shares
 from consensus.state import Candidate, CandidateId, Digest, JobId
 from node.http import views
 from node.jobs import results
-from node.jobs.archivist import RETRY_SECONDS, Archivist
+from node.jobs.archivist import FOLLOWED_SECONDS, RETRY_SECONDS, Archivist
 from node.peering.words import PeerUnreachable
 from tests.support.clock import Clock
 from tests.unit.node.http.facts import dataset, propose_candidates, record, run, submit, to_level
@@ -46,7 +47,8 @@ async def api(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         yield made
 
 
-def archivist(api: World, kept: int = 1000) -> Archivist:
+def archivist(api: World, kept: int = 1000, later: float = FOLLOWED_SECONDS + 1) -> Archivist:
+    """That of a leader who looks so many seconds later."""
     node = api.flock.first
     return Archivist(
         api.log,
@@ -57,6 +59,7 @@ def archivist(api: World, kept: int = 1000) -> Archivist:
         api.tmp,
         kept,
         clock=asyncio.get_running_loop().time,
+        now=lambda: time.time() + later,
     )
 
 
@@ -412,5 +415,7 @@ async def test_the_oldest_go_by_themselves_but_for_those_that_an_alias_names(fre
     for job in others:
         await fresh.log.propose(CancelJob(job), actor="test")
     running = await submit(fresh, "data")
+    await archivist(fresh, kept=0, later=0.0)._round()
+    assert set(fresh.state.jobs) == {named, *others, running}, "whoever follows a job sees how it ended"
     await archivist(fresh, kept=2)._round()
     assert set(fresh.state.jobs) == {named, *others[2:], running}
