@@ -60,7 +60,8 @@ def _with_best(tally: Tally, candidate: Candidate) -> Tally:
         return tally
     if tally.best_score is not None:
         better = score > tally.best_score if tally.greater_is_better else score < tally.best_score
-        if not better:
+        # Of equal ones the first, whichever ended first: a recount must find the same one.
+        if not better and not (score == tally.best_score and number_of(candidate) < tally.best):
             return tally
     return replace(tally, best=number_of(candidate), best_score=score)
 

@@ -192,6 +192,14 @@ def test_the_best_is_by_the_direction_of_the_metric_and_never_a_baseline() -> No
     assert best_so_far(cluster.job, 0) == name(2)
 
 
+def test_of_equal_ones_the_first_is_the_best_whichever_ended_first() -> None:
+    cluster = Cluster(*PROPOSED, tallied(1, 0.5, 0.7), tallied(0, 0.7, 0.5))
+    assert counts(cluster).best == 0
+    for command in (CancelJob(JOB), RetryJob(JOB)):
+        cluster.accept(command)
+    assert counts(cluster).best == 0
+
+
 def test_a_later_epoch_counts_its_own_folds_as_running() -> None:
     cluster = Cluster(*PROPOSED, start((name(0), 0), (name(0), 1)), BeginEpoch(2, B))
     assert job_progress(cluster.job, 2).running == 0
