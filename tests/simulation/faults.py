@@ -73,7 +73,7 @@ class Chaos:
             (0.002 if profile.jumps else 0.0, self._jump),
             (0.006 if profile.voters == "random" else 0.0, self._change_voters),
             (0.003 if profile.voters == "rules" else 0.0, self._stop_some),
-            (0.020 if profile.releases else 0.0, self._upgrade),
+            (0.060 if profile.releases else 0.0, self._upgrade),
             (0.006 if profile.releases else 0.0, self._downgrade),
         ]
         self._plot = Plot(world, PLOTS[profile.plot]) if profile.plot else None
