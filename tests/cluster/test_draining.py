@@ -24,8 +24,7 @@ def test_a_node_drains_comes_back_and_leaves(tmp_path: Path) -> None:
         cluster.grow(4)
         cluster.settle(4, 3)
         train(cluster)
-        node = cluster.by_id(cluster.wait_for_leader())
-        wait_for("the epoch's head to be the leader", lambda: shown(cluster, node)["ray_head"], 60)
+        node = cluster.leader_that_trains()
 
         drained = parvada(cluster, node, "drain", node.name, "--wait", "--json")
         assert (drained["state"], drained["drain"]["blobs"], drained["drain"]["done"]) == ("draining", 0, True)

@@ -119,6 +119,11 @@ class Band(ClusterUnderTest):
         assert isinstance(found, BandNode)
         return found
 
+    def leader_that_trains(self) -> BandNode:
+        found = super().leader_that_trains()
+        assert isinstance(found, BandNode)
+        return found
+
     def id_of(self, node: BandNode) -> str:
         return str(next(each["id"] for each in self.view(self.living[0])["nodes"] if each["name"] == node.name))
 
