@@ -8,14 +8,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from consensus.messages import AddCandidates, Command, DeleteJob, Entry, RecordFolds, Rejected, SealJob, SubmitJob
+from consensus.messages import (
+    TALLIED_FROM,
+    AddCandidates,
+    Command,
+    DeleteJob,
+    Entry,
+    RecordFolds,
+    Rejected,
+    SealJob,
+    SubmitJob,
+)
 from consensus.ports import CommandRejected, LogError
 from consensus.state import ClusterState, CommandId
 
 LEVEL: Final = 2
 """What this release understands. It goes up by one with each release that has a command, or a new meaning of one, that
 the release before would not apply alike; fields with a default that change no outcome need no new level."""
-NEEDED: Mapping[type, int] = MappingProxyType({AddCandidates: 2, SealJob: 2, DeleteJob: 2})
+NEEDED: Mapping[type, int] = MappingProxyType(dict.fromkeys((AddCandidates, SealJob, DeleteJob), TALLIED_FROM))
 """The level that a command needs whatever it says, where that is more than 1."""
 
 
@@ -39,9 +49,9 @@ def needed(command: Command) -> int:
     """The level that a command needs: some have had a new meaning since."""
     match command:
         case SubmitJob(candidates=()):
-            return 2
+            return TALLIED_FROM
         case RecordFolds(tallies=tallies, segment=segment, replaces=replaces) if tallies or segment or replaces:
-            return 2
+            return TALLIED_FROM
         case _:
             return NEEDED.get(type(command), 1)
 

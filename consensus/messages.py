@@ -22,6 +22,9 @@ from consensus.state import (
     Unit,
 )
 
+TALLIED_FROM = 2
+"""The level from which on jobs are tallied, sealed and deleted."""
+
 
 class _Command(msgspec.Struct, frozen=True, tag=True):
     pass

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from consensus.messages import Accepted, Outcome, Rejected
+from consensus.messages import TALLIED_FROM, Accepted, Outcome, Rejected
 from consensus.state import (
     AliasMove,
     Candidate,
@@ -26,8 +26,6 @@ from consensus.state import (
 )
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
-SEALED_FROM = 2
-"""The level from which on jobs are sealed and deleted."""
 
 
 # ---------------------------------------------------------------- members and blobs
@@ -138,7 +136,7 @@ def unfinished_jobs(state: ClusterState) -> tuple[Job, ...]:
 
 def sealable_jobs(state: ClusterState) -> tuple[Job, ...]:
     """Ended jobs that are not sealed, oldest first. One that is kept whole and may be tried again stays as it is."""
-    if state.level < SEALED_FROM:
+    if state.level < TALLIED_FROM:
         return ()
     return tuple(
         sorted(
@@ -156,7 +154,7 @@ def sealable_jobs(state: ClusterState) -> tuple[Job, ...]:
 
 def expired_jobs(state: ClusterState, kept: int) -> tuple[Job, ...]:
     """The ended jobs beyond the `kept` that ended last, oldest first; none whose model an alias names."""
-    if state.level < SEALED_FROM:
+    if state.level < TALLIED_FROM:
         return ()
     ended = sorted((job for job in state.jobs.values() if job.state not in UNFINISHED), key=lambda job: job.ended_at)
     if len(ended) <= kept:

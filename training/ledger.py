@@ -23,7 +23,8 @@ from consensus.messages import (
 from consensus.ports import CommandRejected
 from consensus.queries import UNFINISHED, holders, is_done
 from consensus.state import Candidate, CandidateId, ClusterState, Digest, Job, JobId, Json, Unit
-from parvada.schema import UnitDetail
+from parvada.local import Proposed
+from training.decoded import detail_of
 from training.errors import EpochLost, TrainingError, plain
 from training.proposals import proposals
 from training.recipes import Scores
@@ -70,7 +71,7 @@ class Proposer:
         first = unit.tally.proposed
         at, left = self._under_way.pop((job.id, number), (-1, iter(())))
         if at != first:
-            left = islice(proposals(msgspec.json.decode(unit.detail, type=UnitDetail), number), first, None)
+            left = islice(proposals(detail_of(unit), number), first, None)
         made, complete = await asyncio.to_thread(_chunk, left)
         if not complete:
             self._under_way[job.id, number] = (first + len(made), left)
@@ -108,10 +109,10 @@ class Ledger:
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    async def commit(self, command: Command) -> None:
-        """Raises CommandRejected, EpochLost."""
+    async def commit(self, command: Command) -> Proposed:
+        """Returns when it is applied here. Raises CommandRejected, EpochLost."""
         try:
-            await self._link.propose(command)
+            return await self._link.propose(command)
         except CommandRejected as rejected:
             if rejected.code == "stale_epoch":
                 raise EpochLost(rejected.reason) from rejected

@@ -2,16 +2,15 @@
 idempotent: called again with nothing changed, it decides nothing new once its decisions are in flight."""
 
 from collections.abc import Iterator, Set
-from functools import lru_cache
 from itertools import islice
 
 import msgspec
 
 from consensus.progress import candidates_of, open_candidates
 from consensus.queries import is_done, unfinished_jobs
-from consensus.state import Candidate, CandidateId, CandidateState, ClusterState, Job, JobId, Json
-from parvada.schema import JobSpec
+from consensus.state import Candidate, CandidateId, CandidateState, ClusterState, Job, JobId
 from training.choice import chosen, final_error, ranked
+from training.decoded import spec_of
 
 REFIT = -1
 """Stands for the fold number in the work item of a refit (with the publication that follows it)."""
@@ -102,7 +101,7 @@ class _JobView:
     """One unfinished job as the scheduler sees it."""
 
     def __init__(self, job: Job, in_flight: Set[Work], now: float) -> None:
-        spec = _spec(job.spec)
+        spec = spec_of(job)
         self.job = job
         self._in_flight = in_flight
         self._limit = spec.limits.job_seconds
@@ -190,8 +189,3 @@ class _JobView:
         if self._cut_short(unit, candidates):
             first = f"the job took longer than {self._limit:g} s (limits.job_seconds)"
         return f"no candidate could be fitted: {first}" if first else "no candidate could be fitted"
-
-
-@lru_cache(maxsize=256)
-def _spec(text: Json) -> JobSpec:
-    return msgspec.json.decode(text, type=JobSpec)

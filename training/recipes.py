@@ -1,7 +1,6 @@
 """From the replicated state to the tasks that are run: what a fold, a refit and a publication of a candidate are."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,15 +10,14 @@ from consensus.progress import standings
 from consensus.queries import current_version, find_version
 from consensus.state import Candidate, ClusterState, DatasetVersion, Job, Json, Unit
 from parvada.schema import (
-    DatasetDetail,
     DatasetVersionRef,
     FinalResult,
     InputField,
-    JobSpec,
     UnitDetail,
     VersionDetail,
 )
 from training.choice import BASELINES
+from training.decoded import description_of, detail_of, spec_of
 from training.errors import TrainingError, plain
 from training.metrics import METRICS, better, greater_is_better
 from training.plan import REFIT, Work
@@ -53,12 +51,12 @@ def assignment(state: ClusterState, work: Work) -> Assignment:
     dataset = current_version(state, unit.dataset, unit.version)
     if dataset is None:
         raise TrainingError(f"dataset {unit.dataset} version {unit.version} is gone")
-    limits = _spec(job.spec).limits
+    limits = spec_of(job).limits
     recipe, view = _recipe(unit, candidate), data_view(unit, dataset)
     memory = limits.fit_memory_mb
     payload: object = FoldTask(view, recipe, work.fold, memory)
     if work.fold == REFIT:
-        payload = RefitTask(view, recipe, memory, store=_unit_detail(unit.detail).publish_when != "never")
+        payload = RefitTask(view, recipe, memory, store=detail_of(unit).publish_when != "never")
     task = Task(
         function="training.trial:refit" if work.fold == REFIT else "training.trial:run_fold",
         payload=payload,
@@ -70,7 +68,7 @@ def assignment(state: ClusterState, work: Work) -> Assignment:
 
 
 def data_view(unit: Unit, dataset: DatasetVersion) -> DataView:
-    detail, described = _unit_detail(unit.detail), _columns(dataset.detail)
+    detail, described = detail_of(unit), description_of(dataset)
     unused = (unit.target, detail.weight, detail.group, *detail.drop, *described.dropped_columns)
     inputs = [
         InputField(
@@ -90,7 +88,7 @@ def data_view(unit: Unit, dataset: DatasetVersion) -> DataView:
 def _recipe(unit: Unit, candidate: Candidate) -> Recipe:
     given: dict[str, Any] = msgspec.json.decode(candidate.params)
     options = {k.removeprefix(PREPROCESS_PREFIX): v for k, v in given.items() if k.startswith(PREPROCESS_PREFIX)}
-    detail = _unit_detail(unit.detail)
+    detail = detail_of(unit)
     return Recipe(
         estimator=candidate.estimator,
         params={name: value for name, value in given.items() if not name.startswith(PREPROCESS_PREFIX)},
@@ -116,7 +114,7 @@ def publication(
 ) -> Publication | None:
     """None when the job publishes nothing. `scores`: see `version_metrics`. Raises TrainingError: the outcome has no
     signature."""
-    rule = _unit_detail(given.unit.detail)
+    rule = detail_of(given.unit)
     if rule.publish_when == "never":
         return None
     if outcome.signature is None:
@@ -184,18 +182,3 @@ def final_result(outcome: RefitOutcome, model: str | None = None, version: int |
         error=plain(outcome.failed) or None,
     )
     return Json(msgspec.json.encode(result))
-
-
-@lru_cache(maxsize=256)
-def _spec(text: Json) -> JobSpec:
-    return msgspec.json.decode(text, type=JobSpec)
-
-
-@lru_cache(maxsize=256)
-def _unit_detail(text: Json) -> UnitDetail:
-    return msgspec.json.decode(text, type=UnitDetail)
-
-
-@lru_cache(maxsize=64)
-def _columns(text: Json) -> DatasetDetail:
-    return msgspec.json.decode(text, type=DatasetDetail)

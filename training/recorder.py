@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -37,10 +37,10 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 Result = Measured | FoldDone | FoldFailed
-in_thread = asyncio.to_thread
+Pack = Callable[[JobId, Sequence[bytes]], Awaitable[bytes]]
 
 
-class Ledger(Protocol):
+class ResultStore(Protocol):
     """Where results are kept."""
 
     def segments(self, job: JobId) -> tuple[Digest, ...] | None:
@@ -51,7 +51,7 @@ class Ledger(Protocol):
         """Returns when it is on two nodes. Raises TrainingError."""
         ...
 
-    async def commit(self, command: RecordFolds) -> None:
+    async def commit(self, command: RecordFolds) -> object:
         """Returns when it is applied here. Raises CommandRejected."""
         ...
 
@@ -71,13 +71,19 @@ class _Waiting:
         self.job, self.result, self.done = job, result, done
 
 
+async def pack_in_thread(job: JobId, rows: Sequence[bytes]) -> bytes:
+    """A segment of these rows: a megabyte takes some milliseconds."""
+    return await asyncio.to_thread(encode_segment, job, rows)
+
+
 class Recorder:
-    """`busy` tells whether folds are in flight whose results may come in a moment. What `ledger` raises beyond its
+    """`busy` tells whether folds are in flight whose results may come in a moment. What `store` raises beyond its
     declared errors ends `run`."""
 
-    def __init__(self, epoch: int, ledger: Ledger, busy: Callable[[], bool]) -> None:
+    def __init__(self, epoch: int, store: ResultStore, busy: Callable[[], bool], pack: Pack = pack_in_thread) -> None:
         self._epoch = epoch
-        self._ledger = ledger
+        self._store = store
+        self._pack = pack
         self._busy = busy
         self._waiting: deque[_Waiting] = deque()
         self._news = asyncio.Event()
@@ -128,7 +134,7 @@ class Recorder:
         try:
             await self._commit(job, results)
         except CommandRejected as refused:
-            if self._ledger.segments(job) is None:
+            if self._store.segments(job) is None:
                 log.warning("results.unwanted: %s: %s", job, refused.reason)
             elif len(results) > 1:
                 for result in results:  # one of them is at fault: the others count
@@ -139,7 +145,7 @@ class Recorder:
     async def _commit(self, job: JobId, results: Sequence[Result]) -> None:
         measured = [result for result in results if isinstance(result, Measured)]
         segment, replaced, rows = await self._segment(job, measured)
-        await self._ledger.commit(
+        await self._store.commit(
             RecordFolds(
                 self._epoch,
                 job,
@@ -162,7 +168,7 @@ class Recorder:
             return
         failed = FoldFailed(tally.candidate, tally.fold, f"its result was refused: {refused.reason}")
         try:
-            await self._ledger.commit(RecordFolds(self._epoch, job, failed=(failed,)))
+            await self._store.commit(RecordFolds(self._epoch, job, failed=(failed,)))
         except CommandRejected as error:
             log.warning("results.unwanted: %s: %s", job, error.reason)
 
@@ -181,14 +187,14 @@ class Recorder:
                 break
             rows = (*tail.rows, *rows)
             replaced.insert(0, tail)
-        packed = await in_thread(encode_segment, job, rows)
+        packed = await self._pack(job, rows)
         return await self._stored(job, packed), replaced, rows
 
     async def _stored(self, job: JobId, segment: bytes) -> HeldBlob | None:
         """Results wait for as long as it takes (a full disk, too few nodes), or until their job takes none any more."""
-        while self._ledger.segments(job) is not None:
+        while self._store.segments(job) is not None:
             try:
-                return await self._ledger.store(segment)
+                return await self._store.store(segment)
             except TrainingError as error:
                 log.warning("segment.not_stored: %s", error)
                 await asyncio.sleep(STORE_RETRY_SECONDS)
@@ -196,13 +202,13 @@ class Recorder:
 
     def _mergeable(self, job: JobId) -> list[_Tail]:
         """The segments at the end of a job that this recorder wrote, and that the state still refers to."""
-        known = self._ledger.segments(job) or ()
+        known = self._store.segments(job) or ()
         tails = [tail for tail in self._tails.get(job, ()) if tail.digest in known]
         self._tails[job] = tails
         return tails
 
     def _remember(self, job: JobId, tail: _Tail) -> None:
-        if self._ledger.segments(job) is None:
+        if self._store.segments(job) is None:
             self._tails.pop(job, None)
         elif tail.bytes < GATHER_BYTES:
             self._tails.setdefault(job, []).append(tail)

@@ -194,10 +194,8 @@ class Trainer:
     async def _commit(self, command: Command) -> Proposed | None:
         """None when the state has moved on and the command makes no sense any more (its job was cancelled)."""
         try:
-            return await self._link.propose(command)
+            return await self._ledger.commit(command)
         except CommandRejected as rejected:
-            if rejected.code == "stale_epoch":
-                raise EpochLost(rejected.reason) from rejected
             log.warning("command.rejected: %s: %s", type(command).__name__, rejected.reason)
             return None
 

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from consensus import state as facts
-from consensus.messages import CancelJob, DeleteJob, Event, RetryJob, SubmitJob
+from consensus.messages import TALLIED_FROM, CancelJob, DeleteJob, Event, RetryJob, SubmitJob
 from consensus.queries import current_version, jobs_by_age
 from consensus.state import ClusterState, JobId, JobState, Json
 from node.http import views
@@ -31,8 +31,6 @@ if TYPE_CHECKING:  # it imports the catalog, and that scikit-learn: work for the
     from training.spec import ResolvedJob
 
 RESOLVE = "training.spec:resolve_job"
-TALLIED_FROM = 2
-"""The level from which on jobs are tallied."""
 LIVE_SECONDS = 5.0
 """For another node's answer: whoever looks at a live curve asks again."""
 _PLACE = r"^([0-9]+(\.[0-9]+)?~[a-z0-9]+|[a-z0-9]{12})$"

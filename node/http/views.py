@@ -1,7 +1,6 @@
 """From the replicated state to what the wire shows: pure, one function a struct of `parvada.schema`."""
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from consensus.shares import epoch_shares
 from consensus.state import CandidateId, CandidateState, ClusterState, JobState, Json
 from parvada import schema
 from training.choice import chosen, ranked, unbeaten
+from training.decoded import detail_of, spec_of
 
 
 def iso(at: float) -> str:
@@ -65,7 +65,7 @@ def _job(state: ClusterState, found: facts.Job, units: list[schema.UnitProgress]
         id=found.id,
         name=found.name,
         state=found.state.value,
-        spec=_spec(found.spec),
+        spec=spec_of(found),
         progress=progress(state, found),
         per_dataset=units,
         created_at=iso(found.created_at),
@@ -131,7 +131,7 @@ def _unit_summary(state: ClusterState, found: facts.Job, number: int) -> schema.
     unit = found.units[number]
     name = best_so_far(found, number)
     best = found.candidates.get(name) if name is not None else None
-    progress = _unit(state, found, number, best, _unit_detail(unit.detail).notes)
+    progress = _unit(state, found, number, best, detail_of(unit).notes)
     if best is not None and best.final:
         published = _version_of(state, found, best)
         if published is not None:
@@ -173,19 +173,9 @@ def _unit(
 
 def _unit_notes(unit: facts.Unit, rows: tuple[Standing, ...]) -> list[str]:
     """What was noted when it was submitted, and in the end what its scores are worth."""
-    notes = _unit_detail(unit.detail).notes
+    notes = detail_of(unit).notes
     verdict = unbeaten(rows, unit.metric) if unit.done else ""
     return [*notes, verdict] if verdict else notes
-
-
-@lru_cache(maxsize=1024)
-def _unit_detail(text: Json) -> schema.UnitDetail:
-    return msgspec.json.decode(text, type=schema.UnitDetail)
-
-
-@lru_cache(maxsize=1024)
-def _spec(text: Json) -> schema.JobSpec:
-    return msgspec.json.decode(text, type=schema.JobSpec)
 
 
 def _unit_state(found: facts.Job, unit: facts.Unit) -> Any:

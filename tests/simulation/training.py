@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from consensus.messages import (
+    TALLIED_FROM,
     AddCandidates,
     AddDatasetVersion,
     BeginEpoch,
@@ -41,8 +42,6 @@ from training.plan import REFIT, Finish, Propose, Start, Stop, Work, plan
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-LEVEL = 2
-"""From which on jobs are tallied."""
 FOLDS, CANDIDATES, SLOTS = 2, 4, 3
 _SPEC = Json(msgspec.json.encode(JobSpec(datasets=["jobs-data"])))
 _FINAL = Json(msgspec.json.encode(FinalResult()))
@@ -68,9 +67,9 @@ class SimTrainer:
         self._read(state)
         if self._world.genesis not in state.members:
             return None
-        if state.level < LEVEL:
+        if state.level < TALLIED_FROM:
             levels = [member.level for member in state.members.values()]
-            return RaiseLevel(LEVEL) if min(levels) >= LEVEL and not self._world.minds else None
+            return RaiseLevel(TALLIED_FROM) if min(levels) >= TALLIED_FROM and not self._world.minds else None
         if "jobs-data" not in state.datasets:
             return self._data()
         if state.epoch.number == 0 or self._rng.random() < 0.01:

@@ -3,7 +3,7 @@ result that the log will not have fails its candidate."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ from consensus.messages import Command, FoldDone, FoldFailed, FoldTally, HeldBlo
 from consensus.ports import CommandRejected
 from consensus.state import Candidate, CandidateId, Digest, JobId, JobState, Json, NodeId, Tally, Unit
 from tests.support.clock import Clock
-from training import recorder as recorder_module
 from training.errors import EpochLost, TrainingError
 from training.ledger import fold_result
 from training.recipes import final_result
@@ -30,7 +29,7 @@ from training.recorder import (
     Recorder,
     Result,
 )
-from training.results import FoldDetail, Row, decode_segment, encode_detail, encode_row
+from training.results import FoldDetail, Row, decode_segment, encode_detail, encode_row, encode_segment
 from training.tasks import FoldOutcome, RefitOutcome
 from training.trainer import Trainer
 
@@ -66,7 +65,7 @@ class Log:
         self.full = 0
         self.refused: set[str] = set()
         self.busy = True
-        self.recorder = Recorder(7, self, lambda: self.busy)
+        self.recorder = Recorder(7, self, lambda: self.busy, pack_at_once)
         self.running = asyncio.create_task(self.recorder.run())
 
     def segments(self, job: JobId) -> tuple[Digest, ...] | None:
@@ -113,14 +112,9 @@ async def running(clock: Clock) -> AsyncIterator[Log]:
         await asyncio.wait([log.running])
 
 
-@pytest.fixture(autouse=True)
-def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread knows no clock of ours: segments are packed on the spot."""
-
-    async def at_once(function: Callable[..., bytes], *arguments: object) -> bytes:
-        return function(*arguments)
-
-    monkeypatch.setattr(recorder_module, "in_thread", at_once)
+async def pack_at_once(job: JobId, rows: Sequence[bytes]) -> bytes:
+    """A thread knows no clock of ours."""
+    return encode_segment(job, rows)
 
 
 async def test_results_of_a_moment_are_one_segment_and_one_command_of_the_epoch(clock: Clock) -> None:
