@@ -125,7 +125,7 @@ def _new_id(request: web.Request) -> JobId:
 def _job(request: web.Request) -> facts.Job:
     asked, jobs = request.match_info["job"], ports_of(request).log.state.jobs
     if JobId(asked) not in jobs:
-        raise unknown("job", asked, jobs)
+        raise unknown("job", asked)
     return jobs[JobId(asked)]
 
 
@@ -169,7 +169,7 @@ def _place(after: str, state: ClusterState) -> tuple[float, str]:
         return job.created_at, job.id
     moment, mark, name = after.partition("~")
     if not mark:
-        raise unknown("job", after, state.jobs)
+        raise unknown("job", after)
     return float(moment), name
 
 
@@ -207,7 +207,7 @@ async def _whole(ports: Ports, job: facts.Job) -> facts.Job:
     except (PeerError, FileNotFoundError):
         now = ports.log.state.jobs.get(job.id)
         if now is None:
-            raise unknown("job", job.id, ports.log.state.jobs) from None
+            raise unknown("job", job.id) from None
         if now.results == job.results:
             raise
         return await ports.results.whole(now)

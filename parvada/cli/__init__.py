@@ -28,7 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("parvada.cli.cluster:events", "Show what happens."),
     "data": ("parvada.cli.data:data", "Push, list, show and delete datasets."),
     "train": ("parvada.cli.train:train", "Train models on datasets."),
-    "jobs": ("parvada.cli.jobs:jobs", "List, show and cancel training jobs."),
+    "jobs": ("parvada.cli.jobs:jobs", "List, show, cancel, retry and delete training jobs."),
     "leaderboard": ("parvada.cli.jobs:leaderboard", "Show a job's models, best first."),
     "predict": ("parvada.cli.models:predict", "Predict with a model."),
     "models": ("parvada.cli.models:models", "List, show, promote and roll back models."),

@@ -2,6 +2,7 @@
 
 import click
 
+from parvada._calls import ENDED
 from parvada.cli import render
 from parvada.cli.exits import Failure
 from parvada.cli.groups import CommandGroup
@@ -29,9 +30,9 @@ def resolve(client: Client, text: str) -> str:
     return found[0]
 
 
-@click.group(cls=CommandGroup, short_help="List, show and cancel training jobs.")
+@click.group(cls=CommandGroup, short_help="List, show, cancel, retry and delete training jobs.")
 def jobs() -> None:
-    """List, show and cancel training jobs. A job is named by its id, the beginning of it, or `latest`."""
+    """List, show, cancel, retry and delete training jobs. JOB is an id, the beginning of one, or `latest`."""
 
 
 @jobs.command("ls")
@@ -135,7 +136,10 @@ def retry(settings: Settings, job: str) -> None:
 def delete(settings: Settings, job: str, yes: bool) -> None:
     """Delete a job that has ended, with its leaderboard; models that it made stay."""
     with settings.client() as client:
-        name = resolve(client, job)
+        found = client.job(resolve(client, job))
+        name = found.id
+        if found.state not in ENDED:
+            raise Failure(f"job {name} is {found.state}", f"`parvada jobs cancel {name}` ends it")
         if not yes:
             click.confirm(f"Delete job {name} and its leaderboard?", abort=True, err=True)
         client.delete_job(name)
